@@ -14,7 +14,9 @@ constexpr std::size_t kFirstBlockBytes = std::size_t{1} << 20;
 
 }  // namespace
 
-void Arena::FreeDeleter::operator()(std::byte* memory) const { std::free(memory); }
+void Arena::FreeDeleter::operator()(std::byte* memory) const {
+  std::free(memory);
+}
 
 void* Arena::allocate_bytes(std::size_t num_bytes) {
   const std::size_t rounded_bytes = round_up(std::max<std::size_t>(num_bytes, 1), kAlignment);

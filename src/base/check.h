@@ -13,8 +13,8 @@ namespace qnext {
 }  // namespace qnext
 
 // QN_CHECK(rows == cols, "rows {} cols {}", rows, cols): the details are required, so that a report is usable.
-#define QN_CHECK(condition, ...)                                                                     \
-  do {                                                                                               \
-    if (!(condition)) [[unlikely]]                                                                   \
-      ::qnext::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));             \
+#define QN_CHECK(condition, ...)                                                         \
+  do {                                                                                   \
+    if (!(condition)) [[unlikely]]                                                       \
+      ::qnext::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (false)

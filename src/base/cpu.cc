@@ -51,7 +51,8 @@ std::size_t parse_cpu_quota(std::string_view cpu_max, std::size_t fallback) {
   if (error != std::errc{} || end == cpu_max.data() + cpu_max.size()) return fallback;
   if (std::from_chars(end + 1, cpu_max.data() + cpu_max.size(), period).ec != std::errc{}) return fallback;
   if (quota <= 0 || period <= 0) return fallback;
-  return static_cast<std::size_t>(std::max(1.0, std::min((quota + period - 1) / period, static_cast<double>(fallback))));
+  return static_cast<std::size_t>(
+      std::max(1.0, std::min((quota + period - 1) / period, static_cast<double>(fallback))));
 }
 
 std::size_t usable_cores() {
@@ -78,6 +79,8 @@ std::size_t peak_resident_bytes() {
   return getrusage(RUSAGE_SELF, &usage) == 0 ? static_cast<std::size_t>(usage.ru_maxrss) * 1024 : 0;
 }
 
-std::size_t resident_bytes() { return proc_field(read_text("/proc/self/status"), "VmRSS:") * 1024; }
+std::size_t resident_bytes() {
+  return proc_field(read_text("/proc/self/status"), "VmRSS:") * 1024;
+}
 
 }  // namespace qnext

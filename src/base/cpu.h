@@ -20,7 +20,8 @@ std::size_t available_memory_bytes();
 std::size_t peak_resident_bytes();
 std::size_t resident_bytes();
 
-// Parses a cgroup v2 cpu.max ("200000 100000", "max 100000"): cores rounded up, or `fallback` when unlimited or malformed.
+// Parses a cgroup v2 cpu.max ("200000 100000", "max 100000"): cores rounded up, or `fallback` when unlimited or
+// malformed.
 std::size_t parse_cpu_quota(std::string_view cpu_max, std::size_t fallback);
 
 }  // namespace qnext

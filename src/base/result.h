@@ -23,7 +23,7 @@ template <class... Args>
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}          // NOLINT(google-explicit-constructor)
   Result(Error failure) : state_(std::in_place_index<1>, std::move(failure)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return state_.index() == 0; }
@@ -65,7 +65,9 @@ class [[nodiscard]] Result {
 
 struct Nothing {};
 using Status = Result<Nothing>;  // success carries no value
-[[nodiscard]] inline Status success() { return Nothing{}; }
+[[nodiscard]] inline Status success() {
+  return Nothing{};
+}
 
 }  // namespace qnext
 
@@ -74,13 +76,13 @@ using Status = Result<Nothing>;  // success carries no value
 
 // QN_TRY(auto file, MappedFile::open(path)): declares `file`, or returns the error from the enclosing function.
 #define QN_TRY(declaration, expression) QN_TRY_IMPL(declaration, expression, QN_CONCAT(qn_result_, __LINE__))
-#define QN_TRY_IMPL(declaration, expression, result) \
-  auto result = (expression);                        \
+#define QN_TRY_IMPL(declaration, expression, result)       \
+  auto result = (expression);                              \
   if (!result.ok()) return std::move(result).take_error(); \
   declaration = std::move(result).value()
 
 // QN_RETURN_IF_ERROR(check_shape(...)): for a Status.
-#define QN_RETURN_IF_ERROR(expression)                                          \
-  do {                                                                          \
+#define QN_RETURN_IF_ERROR(expression)                                                            \
+  do {                                                                                            \
     if (auto qn_status = (expression); !qn_status.ok()) return std::move(qn_status).take_error(); \
   } while (false)

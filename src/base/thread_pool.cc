@@ -59,7 +59,8 @@ void ThreadPool::for_each(std::size_t num_tasks, FunctionRef<void(std::size_t)> 
   if (num_tasks == 1) return task(0);
   std::atomic<std::size_t> next_task{0};
   run([&](std::size_t) {
-    for (std::size_t task_idx; (task_idx = next_task.fetch_add(1, std::memory_order_relaxed)) < num_tasks;) task(task_idx);
+    for (std::size_t task_idx; (task_idx = next_task.fetch_add(1, std::memory_order_relaxed)) < num_tasks;)
+      task(task_idx);
   });
 }
 

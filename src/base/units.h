@@ -37,7 +37,11 @@ constexpr Range split_range(std::size_t total, std::size_t grain, std::size_t pa
   return {begin < total ? begin : total, end < total ? end : total};
 }
 
-constexpr std::size_t ceil_div(std::size_t dividend, std::size_t divisor) { return (dividend + divisor - 1) / divisor; }
-constexpr std::size_t round_up(std::size_t value, std::size_t multiple) { return ceil_div(value, multiple) * multiple; }
+constexpr std::size_t ceil_div(std::size_t dividend, std::size_t divisor) {
+  return (dividend + divisor - 1) / divisor;
+}
+constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
+  return ceil_div(value, multiple) * multiple;
+}
 
 }  // namespace qnext

@@ -125,7 +125,8 @@ View<float> Ops::attend(Arena& tmp, View<const float> q, std::span<const AttendS
     Range tokens;  // of the span
   };
   std::size_t num_tasks = 0;
-  for (const AttendSpan& span : spans) num_tasks += span.kv.num_kv_heads * ceil_div(span.rows.count(), kAttendTileTokens);
+  for (const AttendSpan& span : spans)
+    num_tasks += span.kv.num_kv_heads * ceil_div(span.rows.count(), kAttendTileTokens);
   Task* tasks = tmp.allocate<Task>(num_tasks);
   std::size_t task_count = 0;
   for (const AttendSpan& span : spans) {

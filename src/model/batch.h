@@ -13,8 +13,9 @@ namespace qnext {
 struct SequenceSpan {
   Range rows;                      // of the batch
   std::size_t first_position = 0;  // of the first row; the rest follow
-  std::span<const PageId> kv_pages;  // page i holds positions [i * page_tokens, (i+1) * page_tokens); must cover all rows
-  StateSlotId state_slot;            // state after position first_position - 1 on entry, after the last row on exit
+  std::span<const PageId>
+      kv_pages;            // page i holds positions [i * page_tokens, (i+1) * page_tokens); must cover all rows
+  StateSlotId state_slot;  // state after position first_position - 1 on entry, after the last row on exit
 
   // Draft window: when not empty, one slot a row; slot i receives the state as it is after row i, so that a rejected
   // draft is rolled back by taking over the slot of the last accepted token. Costs one copy of the state a row.

@@ -24,17 +24,26 @@ struct KvStore {
   std::size_t Hkv = 0, Dh = 0;
 
   static KvStore shape_for(const ModelConfig& config, DType type, std::size_t page_tokens) {
-    return {.data = nullptr, .type = type, .page_tokens = page_tokens,
+    return {.data = nullptr,
+            .type = type,
+            .page_tokens = page_tokens,
             .num_kv_layers = config.num_layers_of(MixerKind::kAttention) + (config.has_mtp ? 1 : 0),
-            .Hkv = config.Hkv, .Dh = config.Dh};
+            .Hkv = config.Hkv,
+            .Dh = config.Dh};
   }
   std::size_t half_layer_bytes() const { return dtype_bytes(type, page_tokens * Hkv * Dh); }
   std::size_t page_bytes() const { return num_kv_layers * 2 * half_layer_bytes(); }
 
   KvPages layer(std::size_t kv_layer_idx, std::span<const PageId> pages) const {
     std::byte* keys = data + kv_layer_idx * 2 * half_layer_bytes();
-    return {.keys = keys, .values = keys + half_layer_bytes(), .page_stride_bytes = page_bytes(),
-            .page_tokens = page_tokens, .pages = pages, .type = type, .num_kv_heads = Hkv, .head_dim = Dh};
+    return {.keys = keys,
+            .values = keys + half_layer_bytes(),
+            .page_stride_bytes = page_bytes(),
+            .page_tokens = page_tokens,
+            .pages = pages,
+            .type = type,
+            .num_kv_heads = Hkv,
+            .head_dim = Dh};
   }
 };
 
@@ -49,8 +58,12 @@ struct StateStore {
   std::size_t C = 0;
 
   static StateStore shape_for(const ModelConfig& config) {
-    return {.data = nullptr, .num_delta_layers = config.num_layers_of(MixerKind::kGatedDeltaNet), .Hv = config.Hv,
-            .Dk = config.Dk, .Dv = config.Dv, .history = config.conv_taps == 0 ? 0 : config.conv_taps - 1,
+    return {.data = nullptr,
+            .num_delta_layers = config.num_layers_of(MixerKind::kGatedDeltaNet),
+            .Hv = config.Hv,
+            .Dk = config.Dk,
+            .Dv = config.Dv,
+            .history = config.conv_taps == 0 ? 0 : config.conv_taps - 1,
             .C = config.C()};
   }
   std::size_t layer_floats() const { return Hv * Dk * Dv + history * C; }

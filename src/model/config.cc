@@ -22,18 +22,24 @@ std::size_t ModelConfig::state_bytes() const {
 
 std::string_view architecture_name(Architecture architecture) {
   switch (architecture) {
-    case Architecture::kQwen3Next: return "qwen3_next";
-    case Architecture::kQwen3Moe: return "qwen3_moe";
-    case Architecture::kQwen3: return "qwen3";
+    case Architecture::kQwen3Next:
+      return "qwen3_next";
+    case Architecture::kQwen3Moe:
+      return "qwen3_moe";
+    case Architecture::kQwen3:
+      return "qwen3";
   }
   return "";
 }
 
 std::string_view gguf_architecture_name(Architecture architecture) {
   switch (architecture) {
-    case Architecture::kQwen3Next: return "qwen3next";
-    case Architecture::kQwen3Moe: return "qwen3moe";
-    case Architecture::kQwen3: return "qwen3";
+    case Architecture::kQwen3Next:
+      return "qwen3next";
+    case Architecture::kQwen3Moe:
+      return "qwen3moe";
+    case Architecture::kQwen3:
+      return "qwen3";
   }
   return "";
 }
@@ -57,7 +63,8 @@ class Rules {
             fmt::format("{}", divisor));
   }
   void require(bool holds, std::string_view field, const std::string& expected, const std::string& found) {
-    if (!holds && message_.empty()) message_ = fmt::format("{}: {}: expected {}, found {}", file_, field, expected, found);
+    if (!holds && message_.empty())
+      message_ = fmt::format("{}: {}: expected {}, found {}", file_, field, expected, found);
   }
   Status status() const { return message_.empty() ? success() : Status(Error{message_}); }
 

@@ -70,13 +70,13 @@ struct ModelConfig {
   std::size_t num_layers() const { return layers.size(); }
   std::size_t num_layers_of(MixerKind mixer) const;
 
-  // Memory of one sequence: bytes a token of K/V at `bytes_per_value` (the MTP block's included), and bytes of recurrent
-  // and conv state.
+  // Memory of one sequence: bytes a token of K/V at `bytes_per_value` (the MTP block's included), and bytes of
+  // recurrent and conv state.
   std::size_t kv_bytes_per_token(std::size_t bytes_per_value) const;
   std::size_t state_bytes() const;
 };
 
-std::string_view architecture_name(Architecture architecture);  // "qwen3_next", as in config.json
+std::string_view architecture_name(Architecture architecture);       // "qwen3_next", as in config.json
 std::string_view gguf_architecture_name(Architecture architecture);  // "qwen3next"
 
 // Reads a Hugging Face config.json. `file` names it in errors. has_mtp is left false: only the tensors tell.

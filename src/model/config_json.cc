@@ -101,7 +101,9 @@ Result<Architecture> parse_architecture(Fields& fields, const std::string& file)
                file, model_type);
 }
 
-double default_attention_factor(double factor) { return factor <= 1 ? 1.0 : 0.1 * std::log(factor) + 1.0; }
+double default_attention_factor(double factor) {
+  return factor <= 1 ? 1.0 : 0.1 * std::log(factor) + 1.0;
+}
 
 // The older spelling is rope_theta + partial_rotary_factor beside rope_scaling; the newer has all three in
 // rope_parameters. Either may be present, and the newer wins where both speak.

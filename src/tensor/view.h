@@ -31,8 +31,8 @@ class View {
 
   // View<float> reads as View<const float>.
   template <class U>
-    requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
-  View(const View<U>& other)  // NOLINT(google-explicit-constructor)
+  requires(std::is_same_v<const U, T> && !std::is_same_v<U, T>)
+      View(const View<U>& other)  // NOLINT(google-explicit-constructor)
       : data_(other.data_), rank_(other.rank_), dims_(other.dims_), strides_(other.strides_) {}
 
   T* data() const { return data_; }

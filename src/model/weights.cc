@@ -1,0 +1,34 @@
+#include "model/weights.h"
+
+#include <filesystem>
+
+#include "tensor/mapped_file.h"
+
+namespace qnext {
+
+Result<ModelWeights> load_weights(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return error("{}: no such file or directory", path);
+  const bool is_folder = fs::is_directory(path, ignored);
+  const std::string extension = fs::path(path).extension().string();
+  if (!is_folder && extension == ".gguf") {
+    QN_TRY(Gguf gguf, Gguf::open(path));
+    QN_TRY(ModelConfig config, parse_config_gguf(gguf));
+    return load_gguf_weights(std::move(config), std::move(gguf));
+  }
+  if (!is_folder && extension != ".safetensors") {
+    return error(
+        "{}: expected a folder with config.json and safetensors, a .safetensors file beside its config.json, "
+        "or a .gguf file",
+        path);
+  }
+  const fs::path config_path = (is_folder ? fs::path(path) : fs::path(path).parent_path()) / "config.json";
+  QN_TRY(const MappedFile config_file, MappedFile::open(config_path));
+  const std::string_view text(reinterpret_cast<const char*>(config_file.bytes().data()), config_file.bytes().size());
+  QN_TRY(ModelConfig config, parse_config_json(text, config_path.string()));
+  QN_TRY(Safetensors safetensors, Safetensors::open(path));
+  return load_safetensors_weights(std::move(config), std::move(safetensors));
+}
+
+}  // namespace qnext
