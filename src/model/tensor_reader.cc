@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/units.h"
 #include "tensor/block_formats.h"
 
 namespace qnext {
