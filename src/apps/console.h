@@ -1,0 +1,42 @@
+#pragma once
+// The terminal, the pipes and the keyboard: what the program's commands share of them.
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace qnext {
+
+// Writes all of `text` to stdout at once. Errors: disk full; the reader has gone (is_broken_pipe tells).
+Status write_stdout(std::string_view text);
+
+// Writes to stderr; failures are not reported, for there is nowhere left to report them.
+void write_stderr(std::string_view text);
+
+// True once a write to stdout failed because its reader has gone: the program then ends without a word, as filters do.
+bool stdout_reader_gone();
+
+bool stdin_is_terminal();
+bool stdout_is_terminal();
+bool stderr_is_terminal();
+bool stdout_takes_colour();  // a terminal, and NO_COLOR is not set (no-color.org)
+
+// All of stdin, at most max_bytes. Errors: too long; I/O.
+Result<std::string> read_stdin(std::size_t max_bytes);
+
+// A whole small file. Errors: missing, longer than max_bytes, not a regular file.
+Result<std::string> read_file(const std::filesystem::path& path, std::size_t max_bytes);
+
+// Error: `text` is not UTF-8; says at which byte. `what` names it.
+Status expect_utf8(std::string_view text, std::string_view what);
+
+// Ctrl-C and SIGTERM raise a flag from now on in place of ending the program; a second one, while the flag is still up,
+// ends it at once. SIGPIPE is left to the failing write.
+void catch_interrupts();
+bool interrupted();
+void clear_interrupt();
+
+}  // namespace qnext
