@@ -181,7 +181,8 @@ Status parse_feed_forwards(ModelConfig& config, Fields& fields, const std::strin
     config.dense_width = fields.count("intermediate_size");
     return fields.status();
   }
-  config.E = fields.count("num_experts");
+  // Newer exports of the older family say num_local_experts.
+  config.E = fields.count(fields.find("num_local_experts") != nullptr ? "num_local_experts" : "num_experts");
   config.A = fields.count("num_experts_per_tok");
   config.F = fields.count("moe_intermediate_size");
   config.dense_width = fields.count("intermediate_size", 0);

@@ -1,0 +1,50 @@
+#pragma once
+// ExportPlan: what a conversion will write, tensor by tensor, before anything is written; and the writing itself.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/function_ref.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "model/export_rows.h"
+#include "model/export_source.h"
+#include "model/export_types.h"
+#include "tensor/tensor_entry.h"
+
+namespace qnext {
+
+struct ExportTensor {
+  TensorSpec spec;  // what to write
+  RowList rows;     // from what
+  ValueForm stored = ValueForm::kPlain;
+  ValueForm wanted = ValueForm::kPlain;
+};
+
+struct ExportPlan {
+  std::vector<ExportTensor> tensors;  // in file order; valid as long as their source
+  std::uint64_t total_bytes = 0;
+};
+
+// GGUF: names, order and shapes of llama.cpp's converter; norms with their 1, -exp(A_log), in_proj_qkvz ungrouped,
+// experts stacked. Errors: choose_gguf_types()'s.
+Result<ExportPlan> plan_gguf(const ExportSource& source, const GgufTypeRules& rules);
+
+// safetensors: the released names in sorted order, one type for all; the changes above undone.
+// What comes back: a number that went to GGUF as w + 1 or -exp(w) in f32 has lost what lies below 2^-24, so that
+// bf16 numbers of at least 2^-15 return to the bit, and smaller ones within 2^-24.
+ExportPlan plan_safetensors(const ExportSource& source, DType type);
+
+// Told of the bytes written so far and of all; returns false to stop.
+using ExportProgress = FunctionRef<bool(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+using ExportSink = FunctionRef<Status(std::span<const std::byte>)>;
+
+// Converts every tensor in order and hands its bytes to `sink`, in pieces that never cross from one tensor into the
+// next. Rows that are already of the right type and form are copied as they lie. Memory: about 40 MB, whatever the
+// tensors' sizes, beside the mapped source. Uses all threads of the pool.
+// Errors: a number that is not finite, or that the type cannot hold (names the tensor); stopped; the sink's.
+Status write_tensors(ExportSink sink, const ExportPlan& plan, ThreadPool& pool, ExportProgress progress);
+
+}  // namespace qnext

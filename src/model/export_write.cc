@@ -1,0 +1,139 @@
+// The conversion itself: decode, change the form, encode, a batch of rows at a time.
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "model/export_plan.h"
+#include "tensor/quantize.h"
+
+namespace qnext {
+namespace {
+
+constexpr std::size_t kBatchElements = std::size_t{4} << 20;  // f32 and encoded: 16 MB and at most as much
+constexpr std::size_t kTaskElements = std::size_t{1} << 15;   // what one thread takes at a time
+
+// With zero-centred weights small against 1, the sum is rounded once, as in llama.cpp's converter.
+float plain_of(float value, ValueForm stored) {
+  switch (stored) {
+    case ValueForm::kPlain:
+      return value;
+    case ValueForm::kMinusOne:
+      return value + 1.0f;
+    case ValueForm::kLog:
+      return -std::exp(value);
+  }
+  return value;
+}
+
+float form_of(float plain, ValueForm wanted) {
+  switch (wanted) {
+    case ValueForm::kPlain:
+      return plain;
+    case ValueForm::kMinusOne:
+      return plain - 1.0f;
+    case ValueForm::kLog:  // in f64: near A_log = 0 the result is all that the logarithm's last places hold
+      return static_cast<float>(std::log(-static_cast<double>(plain)));
+  }
+  return plain;
+}
+
+// Magnitudes from here on round to infinity.
+float overflow_threshold(DType type) {
+  switch (type) {
+    case DType::kF16:
+      return 65520.0f;
+    case DType::kBF16:
+      return 0x1.ffp127f;
+    default:
+      return std::numeric_limits<float>::infinity();
+  }
+}
+
+// Element bits that some rows hold and the destination cannot; kept over a tensor's threads.
+struct Trouble {
+  std::atomic<bool> not_finite{false};
+  std::atomic<bool> too_large{false};
+};
+
+class TensorExport {
+ public:
+  TensorExport(const ExportTensor& tensor, ThreadPool& pool)
+      : tensor_(tensor),
+        pool_(pool),
+        row_bytes_(dtype_bytes(tensor.spec.type, tensor.rows.cols())),
+        verbatim_(tensor.stored == tensor.wanted && tensor.rows.common_type() == tensor.spec.type) {}
+
+  std::size_t rows_per_batch() const { return std::max<std::size_t>(1, kBatchElements / tensor_.rows.cols()); }
+
+  // out: the encoded rows.
+  Status convert(std::vector<std::byte>& out, std::vector<float>& values, Range rows) {
+    const std::size_t cols = tensor_.rows.cols();
+    out.resize(rows.count() * row_bytes_);
+    values.resize(rows.count() * cols);
+    const std::size_t rows_per_task = std::max<std::size_t>(1, kTaskElements / cols);
+    pool_.for_each(ceil_div(rows.count(), rows_per_task), [&](std::size_t task_idx) {
+      const std::size_t begin = task_idx * rows_per_task;
+      const std::size_t end = std::min(begin + rows_per_task, rows.count());
+      convert_rows(out.data() + begin * row_bytes_, {values.data() + begin * cols, (end - begin) * cols},
+                   {rows.begin + begin, rows.begin + end});
+    });
+    if (trouble_.not_finite) {
+      return error("tensor {}: holds a number that is not finite; the checkpoint is damaged, fetch it again",
+                   tensor_.spec.name);
+    }
+    if (trouble_.too_large) {
+      return error("tensor {}: holds a number that {} cannot: choose another type, such as bf16 or f32",
+                   tensor_.spec.name, dtype_info(tensor_.spec.type).name);
+    }
+    return success();
+  }
+
+ private:
+  void convert_rows(std::byte* out, std::span<float> values, Range rows) {
+    tensor_.rows.decode(values.data(), rows);
+    bool finite = true;
+    float max_magnitude = 0;
+    for (float& value : values) {
+      if (tensor_.stored != tensor_.wanted) value = form_of(plain_of(value, tensor_.stored), tensor_.wanted);
+      finite &= std::isfinite(value);
+      max_magnitude = std::max(max_magnitude, std::fabs(value));
+    }
+    if (!finite) {
+      trouble_.not_finite = true;
+    } else if (max_magnitude >= overflow_threshold(tensor_.spec.type)) {
+      trouble_.too_large = true;
+    } else if (verbatim_) {
+      tensor_.rows.copy_bytes(out, rows);
+    } else {
+      encode_blocks(out, values.data(), tensor_.spec.type, values.size());
+    }
+  }
+
+  const ExportTensor& tensor_;
+  ThreadPool& pool_;
+  std::size_t row_bytes_;
+  bool verbatim_;
+  Trouble trouble_;
+};
+
+}  // namespace
+
+Status write_tensors(ExportSink sink, const ExportPlan& plan, ThreadPool& pool, ExportProgress progress) {
+  std::vector<std::byte> bytes;
+  std::vector<float> values;
+  std::uint64_t done_bytes = 0;
+  for (const ExportTensor& tensor : plan.tensors) {
+    TensorExport conversion(tensor, pool);
+    for (std::size_t begin = 0; begin < tensor.rows.num_rows(); begin += conversion.rows_per_batch()) {
+      if (!progress(done_bytes, plan.total_bytes)) return error("stopped; nothing was written");
+      const std::size_t end = std::min(begin + conversion.rows_per_batch(), tensor.rows.num_rows());
+      QN_RETURN_IF_ERROR(conversion.convert(bytes, values, {begin, end}));
+      QN_RETURN_IF_ERROR(sink(bytes));
+      done_bytes += bytes.size();
+    }
+  }
+  progress(done_bytes, plan.total_bytes);
+  return success();
+}
+
+}  // namespace qnext

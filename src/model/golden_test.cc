@@ -1,0 +1,246 @@
+// The network against golden data (tests/data/golden, made with Hugging Face transformers in float32), on every kernel
+// table that this CPU has.
+#include <cmath>
+#include <limits>
+
+#include "kernels/compare.h"
+#include "model/test_support.h"
+
+namespace qnext::test {
+namespace {
+
+struct Case {
+  friend void PrintTo(const Case& value, std::ostream* out) { *out << value.name; }
+
+  std::string name;   // of the test
+  std::string model;  // folder or .gguf, below tests/data/golden (or ../shared/golden when not kept here)
+  std::string golden;
+};
+
+// What design/model.md section 4 demands of float32 activations.
+constexpr double kMaxMeanKl = 1e-6;
+constexpr double kMaxLogitDifferenceOverStd = 2e-3;
+
+double mean_kl(std::span<const float> expected, std::span<const float> actual, std::size_t V) {
+  double total = 0;
+  const std::size_t T = expected.size() / V;
+  for (std::size_t t = 0; t < T; ++t) {
+    const auto log_sum = [&](std::span<const float> row) {
+      const double top = *std::max_element(row.begin(), row.end());
+      double sum = 0;
+      for (float value : row) sum += std::exp(value - top);
+      return top + std::log(sum);
+    };
+    const auto p = expected.subspan(t * V, V);
+    const auto q = actual.subspan(t * V, V);
+    const double p_sum = log_sum(p);
+    const double q_sum = log_sum(q);
+    for (std::size_t i = 0; i < V; ++i) total += std::exp(p[i] - p_sum) * ((p[i] - p_sum) - (q[i] - q_sum));
+  }
+  return total / static_cast<double>(T);
+}
+
+double standard_deviation(std::span<const float> values) {
+  double sum = 0;
+  double squares = 0;
+  for (float value : values) sum += value, squares += static_cast<double>(value) * value;
+  const double mean = sum / static_cast<double>(values.size());
+  return std::sqrt(squares / static_cast<double>(values.size()) - mean * mean);
+}
+
+double max_abs(std::span<const float> values) {
+  double out = 0;
+  for (float value : values) out = std::max(out, std::abs(static_cast<double>(value)));
+  return out;
+}
+
+void expect_logits(std::span<const float> actual, std::span<const float> expected, std::size_t V) {
+  ASSERT_EQ(actual.size(), expected.size());
+  EXPECT_LE(mean_kl(expected, actual, V), kMaxMeanKl);
+  EXPECT_TRUE(is_close(actual, expected, kMaxLogitDifferenceOverStd * standard_deviation(expected)));
+}
+
+// A bound for intermediates: each of the dot products on the way to layer `layer_idx` may lose `length` roundings of
+// half an ulp of the largest value, and a layer passes on what it was given about as strongly as it came (residual).
+double intermediate_tolerance(const ModelConfig& cfg, std::size_t layer_idx, std::size_t num_tokens, double largest) {
+  const std::size_t length = 3 * cfg.D + cfg.Dh + num_tokens + 2 * std::max(cfg.F, cfg.dense_width);
+  return static_cast<double>(layer_idx + 1) * static_cast<double>(length) * std::exp2(-24) * largest;
+}
+
+void expect_state(const Golden& golden, const StateStore& state, const ModelConfig& cfg, std::size_t layer_idx,
+                  std::size_t delta_idx, std::size_t num_tokens) {
+  const auto expected_state = golden.floats(fmt::format("cache.{}.recurrent_states", layer_idx));
+  const View<float> recurrent = state.recurrent(StateSlotId{0}, delta_idx);
+  EXPECT_TRUE(is_close(std::span<const float>(recurrent.data(), recurrent.num_elements()), expected_state,
+                       intermediate_tolerance(cfg, layer_idx, num_tokens, max_abs(expected_state))))
+      << "recurrent state of layer " << layer_idx;
+  // Golden has one column more than the history needs, and channels first.
+  const auto expected_conv = golden.floats(fmt::format("cache.{}.conv_states", layer_idx));
+  const View<float> history = state.conv_history(StateSlotId{0}, delta_idx);
+  const double tolerance = intermediate_tolerance(cfg, layer_idx, num_tokens, max_abs(expected_conv));
+  for (std::size_t c = 0; c < cfg.C(); ++c) {
+    for (std::size_t i = 0; i + 1 < cfg.conv_taps; ++i) {
+      ASSERT_NEAR(history(i, c), expected_conv[c * cfg.conv_taps + i + 1], tolerance) << "layer " << layer_idx;
+    }
+  }
+}
+
+void expect_kv(const Golden& golden, const KvPages& kv, const ModelConfig& cfg, std::size_t layer_idx,
+               std::size_t num_tokens) {
+  for (const auto& [key, base] : {std::pair{"keys", kv.keys}, std::pair{"values", kv.values}}) {
+    const auto expected = golden.floats(fmt::format("cache.{}.{}", layer_idx, key));
+    const double tolerance = intermediate_tolerance(cfg, layer_idx, num_tokens, max_abs(expected));
+    for (std::size_t h = 0; h < cfg.Hkv; ++h) {
+      for (std::size_t t = 0; t < num_tokens; ++t) {
+        const auto* page =
+            reinterpret_cast<const float*>(base + kv.pages[t / kv.page_tokens].value * kv.page_stride_bytes);
+        const float* row = page + (t % kv.page_tokens * cfg.Hkv + h) * cfg.Dh;
+        ASSERT_TRUE(
+            is_close(std::span(row, cfg.Dh), expected.subspan((h * num_tokens + t) * cfg.Dh, cfg.Dh), tolerance))
+            << key << " of layer " << layer_idx << ", head " << h << ", position " << t;
+      }
+    }
+  }
+}
+
+class GoldenTest : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    model_path_ = find(GetParam().model);
+    golden_path_ = find(GetParam().golden);
+    if (model_path_.empty() || golden_path_.empty()) {
+      GTEST_SKIP() << "too large for the tree, and no ../shared/golden/" << GetParam().model << " beside it";
+    }
+    auto model = Qwen3Next::load(model_path_);
+    ASSERT_TRUE(model.ok()) << model.message();
+    model_ = std::move(model).value();
+  }
+
+  static std::string find(const std::string& relative) {
+    for (const std::string& root : {data_path("golden/"), std::string(QNEXT_SOURCE_DIR) + "/../shared/golden/"}) {
+      if (std::filesystem::exists(root + relative)) return root + relative;
+    }
+    return "";
+  }
+
+  std::string model_path_;
+  std::string golden_path_;
+  std::unique_ptr<const Qwen3Next> model_;
+};
+
+TEST_P(GoldenTest, LogitsHiddenRoutersAndCaches) {
+  const ModelConfig& cfg = model_->config();
+  const Golden golden(golden_path_);
+  const std::vector<TokenId> prompt = golden.tokens("input_ids");
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    SequenceMemory memory(cfg, prompt.size());
+    const Probe probe = [&](std::string_view name, std::size_t layer_idx, View<const float> values) {
+      const std::span<const float> actual(values.data(), values.num_elements());
+      if (name == "hidden") {
+        const std::string key = fmt::format("hidden.{}", layer_idx);
+        if (!golden.has(key)) return;
+        const auto expected = golden.floats(key);
+        EXPECT_TRUE(
+            is_close(actual, expected, intermediate_tolerance(cfg, layer_idx, prompt.size(), max_abs(expected))))
+            << key;
+      } else if (name == "router.experts" && golden.has(fmt::format("router.{}.experts", layer_idx))) {
+        const std::vector<TokenId> expected = golden.tokens(fmt::format("router.{}.experts", layer_idx));
+        EXPECT_TRUE(std::equal(expected.begin(), expected.end(), actual.begin(), actual.end()))
+            << "layer " << layer_idx;
+      } else if (name == "router.weights" && golden.has(fmt::format("router.{}.weights", layer_idx))) {
+        EXPECT_TRUE(is_close(actual, golden.floats(fmt::format("router.{}.weights", layer_idx)),
+                             intermediate_tolerance(cfg, layer_idx, prompt.size(), 1.0)));
+      }
+    };
+    expect_logits(runner.logits(memory, prompt, prompt.size(), &probe), golden.floats("logits"), cfg.V);
+    std::size_t kv_idx = 0;
+    std::size_t delta_idx = 0;
+    for (std::size_t layer_idx = 0; layer_idx < cfg.num_layers(); ++layer_idx) {
+      const bool is_attention = cfg.layers[layer_idx].mixer == MixerKind::kAttention;
+      if (is_attention && golden.has(fmt::format("cache.{}.keys", layer_idx))) {
+        expect_kv(golden, memory.caches().kv.layer(kv_idx, memory.span(0).kv_pages), cfg, layer_idx, prompt.size());
+      } else if (!is_attention && golden.has(fmt::format("cache.{}.recurrent_states", layer_idx))) {
+        expect_state(golden, memory.caches().state, cfg, layer_idx, delta_idx, prompt.size());
+      }
+      ++(is_attention ? kv_idx : delta_idx);
+    }
+  }
+}
+
+TEST_P(GoldenTest, GreedyContinuation) {
+  const std::size_t V = model_->config().V;
+  const Golden golden(golden_path_);
+  if (!golden.has("greedy")) GTEST_SKIP() << "this golden file has no continuation";
+  const std::vector<TokenId> prompt = golden.tokens("input_ids");
+  const std::vector<TokenId> greedy = golden.tokens("greedy");
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    SequenceMemory memory(model_->config(), prompt.size() + greedy.size());
+    std::vector<float> last = runner.logits(memory, prompt, prompt.size());
+    last.erase(last.begin(), last.end() - static_cast<std::ptrdiff_t>(V));
+    std::vector<float> all;
+    std::vector<TokenId> produced;
+    for (std::size_t i = 0; i < greedy.size(); ++i) {
+      all.insert(all.end(), last.begin(), last.end());
+      const TokenId token = argmax(last);
+      produced.push_back(token);
+      last = runner.logits(memory, {&token, 1}, 1);
+    }
+    EXPECT_EQ(produced, greedy);
+    if (golden.has("greedy_logits")) expect_logits(all, golden.floats("greedy_logits"), V);
+  }
+}
+
+TEST_P(GoldenTest, MtpBlock) {
+  const ModelConfig& cfg = model_->config();
+  const Golden golden(golden_path_);
+  if (!golden.has("mtp.logits")) GTEST_SKIP() << "no MTP block in this case";
+  ASSERT_TRUE(cfg.has_mtp);
+  const std::vector<TokenId> prompt = golden.tokens("input_ids");
+  const std::size_t T = prompt.size() - 1;
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    SequenceMemory memory(cfg, prompt.size());
+    (void)runner.logits(memory, prompt, prompt.size());
+    const std::vector<float> trunk = runner.hidden();
+    for (std::size_t chunk_tokens : {T, std::size_t{1}, std::size_t{13}}) {
+      SCOPED_TRACE(chunk_tokens);
+      std::vector<float> hidden;
+      std::vector<float> logits;
+      for (std::size_t begin = 0; begin < T; begin += chunk_tokens) {
+        const std::size_t num_rows = std::min(chunk_tokens, T - begin);
+        SequenceSpan span = memory.span(num_rows);
+        span.first_position = begin;
+        const Batch batch{.token_ids = std::span(prompt).subspan(begin + 1, num_rows), .spans = {&span, 1}};
+        const Arena::Scope scope(runner.arena());
+        const View<const float> h(trunk.data() + begin * cfg.D, {num_rows, cfg.D});
+        const View<float> y = model_->forward_mtp(runner.ops(), runner.arena(), batch, h, memory.caches());
+        const View<float> row_logits = model_->logits(runner.ops(), runner.arena(), y);
+        hidden.insert(hidden.end(), y.data(), y.data() + y.num_elements());
+        logits.insert(logits.end(), row_logits.data(), row_logits.data() + row_logits.num_elements());
+      }
+      const auto expected = golden.floats("mtp.hidden");
+      EXPECT_TRUE(is_close(hidden, expected, intermediate_tolerance(cfg, cfg.num_layers() + 1, T, max_abs(expected))));
+      expect_logits(logits, golden.floats("mtp.logits"), cfg.V);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, GoldenTest,
+    testing::Values(Case{"NextTiny", "next-tiny", "next-tiny/golden.safetensors"},
+                    Case{"NextRawTopK", "next-rawtopk", "next-rawtopk/golden.safetensors"},
+                    Case{"MoeTiny", "moe-tiny", "moe-tiny/golden.safetensors"},
+                    Case{"DenseTiny", "dense-tiny", "dense-tiny/golden.safetensors"},
+                    Case{"GgufQ4KM", "next-gguf/next-Q4_K_M.gguf", "next-gguf/next-Q4_K_M.golden.safetensors"},
+                    Case{"GgufQ8", "next-gguf/next-Q8_0.gguf", "next-gguf/next-Q8_0.golden.safetensors"},
+                    Case{"GgufBf16", "next-gguf/next-bf16.gguf", "next-gguf/next-bf16.golden.safetensors"},
+                    Case{"NextGguf", "next-gguf/model.safetensors", "next-gguf/golden.safetensors"}),
+    [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace qnext::test

@@ -1,0 +1,188 @@
+// One result whoever shares the batch and however the prompt is cut: design/model.md section 4.
+#include "kernels/compare.h"
+#include "model/test_support.h"
+
+namespace qnext::test {
+namespace {
+
+constexpr double kMaxRelativeDifference = 1e-5;  // of the largest logit
+
+// ref is slow, and no part of it looks at a model's size: it runs the smallest models only.
+bool worth_running(const KernelTable& table, const ModelConfig& cfg) { return table.name != "ref" || cfg.D <= 64; }
+
+class InvarianceTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    auto model = Qwen3Next::load(data_path("golden/" + GetParam()));
+    ASSERT_TRUE(model.ok()) << model.message();
+    model_ = std::move(model).value();
+    for (std::size_t i = 0; i < 150; ++i) {
+      prompt_.push_back(static_cast<TokenId>((i * i * 31 + i * 17 + 5) % model_->config().V));
+    }
+  }
+
+  double tolerance(std::span<const float> logits) const {
+    double largest = 0;
+    for (float value : logits) largest = std::max(largest, std::abs(static_cast<double>(value)));
+    return kMaxRelativeDifference * largest;
+  }
+
+  // 16 greedy tokens after what `memory` holds.
+  std::vector<TokenId> continuation(Runner& runner, SequenceMemory& memory, std::span<const float> logits) const {
+    const std::size_t V = model_->config().V;
+    std::vector<TokenId> out;
+    std::vector<float> last(logits.end() - static_cast<std::ptrdiff_t>(V), logits.end());
+    for (int i = 0; i < 16; ++i) {
+      const TokenId token = argmax(last);
+      out.push_back(token);
+      last = runner.logits(memory, {&token, 1}, 1);
+    }
+    return out;
+  }
+
+  std::unique_ptr<const Qwen3Next> model_;
+  std::vector<TokenId> prompt_;
+};
+
+TEST_P(InvarianceTest, AnyChunking) {
+  for (const KernelTable& table : available_tables()) {
+    if (!worth_running(table, model_->config())) continue;
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    SequenceMemory whole(model_->config(), 200);
+    const std::vector<float> expected = runner.logits(whole, prompt_, prompt_.size());
+    const std::vector<TokenId> expected_tokens = continuation(runner, whole, expected);
+    for (std::size_t chunk_tokens : {1u, 7u, 64u, 65u}) {
+      SCOPED_TRACE(chunk_tokens);
+      SequenceMemory memory(model_->config(), 200);
+      const std::vector<float> actual = runner.logits(memory, prompt_, chunk_tokens);
+      EXPECT_TRUE(is_close(actual, expected, tolerance(expected)));
+      EXPECT_EQ(continuation(runner, memory, actual), expected_tokens);
+    }
+  }
+}
+
+TEST_P(InvarianceTest, AnyNumberOfThreadsBitForBit) {
+  for (const KernelTable& table : available_tables()) {
+    if (!worth_running(table, model_->config())) continue;
+    SCOPED_TRACE(table.name);
+    Runner one(*model_, table, 1);
+    SequenceMemory memory_of_one(model_->config(), 200);
+    const std::vector<float> expected = one.logits(memory_of_one, prompt_, 70);
+    for (std::size_t num_threads : {2u, 3u, 8u}) {
+      Runner many(*model_, table, num_threads);
+      SequenceMemory memory(model_->config(), 200);
+      EXPECT_EQ(many.logits(memory, prompt_, 70), expected) << num_threads << " threads";
+    }
+  }
+}
+
+// Eight sequences of different lengths advance together: prefill chunks beside single tokens, in one K/V store and one
+// state store. Each must get, bit for bit, what it gets alone when cut in the same places.
+TEST_P(InvarianceTest, BatchOfEightBitForBit) {
+  const ModelConfig& cfg = model_->config();
+  constexpr std::size_t kNumSequences = 8;
+  constexpr std::size_t kPageTokens = 16;
+  constexpr std::size_t kPagesEach = 13;
+  const std::vector<std::size_t> cuts[kNumSequences] = {
+      {150}, {1, 149}, {7, 7, 7, 7, 7, 7, 7, 101}, {64, 86}, {65, 85}, {100, 1, 1, 1, 47}, {3, 147}, {75, 75}};
+  for (const KernelTable& table : available_tables()) {
+    if (!worth_running(table, model_->config())) continue;
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    Caches caches{KvStore::shape_for(cfg, DType::kF32, kPageTokens), StateStore::shape_for(cfg)};
+    std::vector<std::byte> kv_bytes(kNumSequences * kPagesEach * caches.kv.page_bytes());
+    std::vector<float> state(kNumSequences * caches.state.slot_floats());
+    caches.kv.data = kv_bytes.data();
+    caches.state.data = state.data();
+    std::vector<std::vector<PageId>> pages(kNumSequences);
+    for (std::size_t i = 0; i < kPagesEach * kNumSequences; ++i) {
+      pages[i % kNumSequences].push_back(PageId{static_cast<std::uint32_t>(i)});
+    }
+    // Each sequence reads the prompt rotated by its number.
+    std::vector<std::vector<TokenId>> prompts(kNumSequences, prompt_);
+    for (std::size_t i = 0; i < kNumSequences; ++i)
+      std::rotate(prompts[i].begin(), prompts[i].begin() + i, prompts[i].end());
+
+    std::vector<std::vector<float>> together(kNumSequences);
+    std::vector<std::size_t> position(kNumSequences, 0);
+    for (std::size_t round = 0; round < 8; ++round) {
+      std::vector<TokenId> tokens;
+      std::vector<SequenceSpan> spans;
+      std::vector<std::size_t> owners;
+      for (std::size_t i = 0; i < kNumSequences; ++i) {
+        if (round >= cuts[i].size()) continue;
+        const std::size_t begin = tokens.size();
+        tokens.insert(tokens.end(), prompts[i].begin() + position[i],
+                      prompts[i].begin() + position[i] + cuts[i][round]);
+        spans.push_back({.rows = {begin, tokens.size()},
+                         .first_position = position[i],
+                         .kv_pages = pages[i],
+                         .state_slot = StateSlotId{static_cast<std::uint32_t>(i)},
+                         .window_slots = {}});
+        owners.push_back(i);
+        position[i] += cuts[i][round];
+      }
+      const Arena::Scope scope(runner.arena());
+      const View<float> hidden =
+          model_->forward(runner.ops(), runner.arena(), {.token_ids = tokens, .spans = spans}, caches);
+      const View<float> logits = model_->logits(runner.ops(), runner.arena(), hidden);
+      for (std::size_t s = 0; s < spans.size(); ++s) {
+        together[owners[s]].insert(together[owners[s]].end(), logits.row(spans[s].rows.begin),
+                                   logits.row(spans[s].rows.begin) + spans[s].rows.count() * cfg.V);
+      }
+    }
+    for (std::size_t i = 0; i < kNumSequences; ++i) {
+      SequenceMemory memory(cfg, 200);
+      std::vector<float> alone;
+      std::size_t begin = 0;
+      for (std::size_t cut : cuts[i]) {
+        const auto logits = runner.logits(memory, std::span(prompts[i]).subspan(begin, cut), cut);
+        alone.insert(alone.end(), logits.begin(), logits.end());
+        begin += cut;
+      }
+      EXPECT_EQ(together[i], alone) << "sequence " << i;
+    }
+  }
+}
+
+// A draft window keeps the state after each row: going back to row i and on from there is as if nothing had followed.
+TEST_P(InvarianceTest, DraftWindowRollsBackBitForBit) {
+  const ModelConfig& cfg = model_->config();
+  for (const KernelTable& table : available_tables()) {
+    if (!worth_running(table, model_->config())) continue;
+    SCOPED_TRACE(table.name);
+    Runner runner(*model_, table);
+    SequenceMemory plain(cfg, 200);
+    (void)runner.logits(plain, std::span(prompt_).first(100), 100);
+    const std::vector<float> expected = runner.logits(plain, std::span(prompt_).subspan(100, 10), 1);
+
+    SequenceMemory drafted(cfg, 200);
+    (void)runner.logits(drafted, std::span(prompt_).first(100), 100);
+    const std::vector<TokenId> draft = {prompt_[100], prompt_[101], 0, 1};  // the last two are wrong guesses
+    const std::vector<StateSlotId> window = {StateSlotId{1}, StateSlotId{2}, StateSlotId{3}, StateSlotId{4}};
+    SequenceSpan span = drafted.span(draft.size());
+    span.window_slots = window;
+    {
+      const Arena::Scope scope(runner.arena());
+      (void)model_->forward(runner.ops(), runner.arena(), {.token_ids = draft, .spans = {&span, 1}}, drafted.caches());
+    }
+    const StateStore& states = drafted.caches().state;
+    for (std::size_t i = 0; i < states.num_delta_layers; ++i) states.copy_layer(StateSlotId{0}, StateSlotId{2}, i);
+    drafted.num_tokens = 102;
+    const std::vector<float> actual = runner.logits(drafted, std::span(prompt_).subspan(102, 8), 1);
+    EXPECT_EQ(actual, std::vector<float>(expected.begin() + static_cast<std::ptrdiff_t>(2 * cfg.V), expected.end()));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, InvarianceTest,
+                         testing::Values("next-tiny", "next-rawtopk", "moe-tiny", "dense-tiny",
+                                         "next-gguf/next-Q4_K_M.gguf"),
+                         [](const testing::TestParamInfo<std::string>& info) {
+                           std::string name = info.param;
+                           std::erase_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace qnext::test
