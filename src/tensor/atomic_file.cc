@@ -40,6 +40,15 @@ int sync_folder(const fs::path& folder) {
 
 }  // namespace
 
+Status expect_free_space(const fs::path& dst, std::uint64_t num_bytes) {
+  const auto available_bytes = try_available_bytes(folder_of(dst));
+  if (available_bytes && *available_bytes < num_bytes) {
+    return error("{}: needs {} bytes, but the disk has {} available: free some space or write elsewhere", dst.string(),
+                 num_bytes, *available_bytes);
+  }
+  return success();
+}
+
 AtomicFile::AtomicFile(fs::path dst, fs::path tmp, int fd, std::uint64_t num_bytes)
     : dst_(std::move(dst)), tmp_(std::move(tmp)), fd_(fd), expected_bytes_(num_bytes) {
   pending_.reserve(std::min<std::uint64_t>(kPendingBytes, num_bytes));
@@ -58,11 +67,7 @@ AtomicFile::~AtomicFile() {
 }
 
 Result<AtomicFile> AtomicFile::create(const fs::path& dst, std::uint64_t num_bytes) {
-  const auto available_bytes = try_available_bytes(folder_of(dst));
-  if (available_bytes && *available_bytes < num_bytes) {
-    return error("{}: needs {} bytes, but the disk has {} available: free some space or write elsewhere", dst.string(),
-                 num_bytes, *available_bytes);
-  }
+  QN_RETURN_IF_ERROR(expect_free_space(dst, num_bytes));
   fs::path tmp = dst;
   tmp += fmt::format(".tmp-{}", ::getpid());
   // O_EXCL: never through a link that someone left there, never into a file that another writer of ours has open.

@@ -14,6 +14,9 @@
 
 namespace qnext {
 
+// Error: the disk that `dst` would be on has less than num_bytes available.
+Status expect_free_space(const std::filesystem::path& dst, std::uint64_t num_bytes);
+
 class AtomicFile {
  public:
   // num_bytes: what will be written, so that a disk that is too small is refused before an hour of work, not after.

@@ -1,6 +1,7 @@
 #include "tensor/gguf_writer.h"
 
 #include <bit>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -142,8 +143,9 @@ Result<GgufHeader::Encoded> GgufHeader::encode() const {
     for (std::size_t axis = spec.shape.size(); axis-- > 0;) put<std::uint64_t>(out.bytes, spec.shape[axis]);
     put(out.bytes, *dtype_info(spec.type).ggml_type);
     put(out.bytes, out.data_bytes);
-    if (__builtin_add_overflow(out.data_bytes, round_up(bytes, alignment_), &out.data_bytes)) {
-      return error("tensor '{}': the tensors before it have more bytes than can be counted", printable(spec.name));
+    out.data_bytes += round_up(bytes, alignment_);  // each below 2^63, so that the sum cannot wrap unseen
+    if (out.data_bytes > static_cast<std::uint64_t>(PTRDIFF_MAX)) {
+      return error("tensor '{}': the tensors so far have more bytes than can be counted", printable(spec.name));
     }
   }
   out.bytes.resize(round_up(out.bytes.size(), alignment_));

@@ -46,6 +46,10 @@ class JsonEvents : public Json::json_sax_t {
 };
 
 std::string read_json(std::string_view json, JsonEvents& events) {
+  // The parser takes a zero byte for the end of its input, and what stands behind it would go unread.
+  if (const std::size_t zero = json.find('\0'); zero != std::string_view::npos) {
+    return fmt::format("not valid JSON at byte {} of the text: a zero byte", zero + 1);
+  }
   const bool complete = Json::sax_parse(json.data(), json.data() + json.size(), &events);
   return complete ? std::string() : events.problem();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <numeric>
 
@@ -154,6 +155,7 @@ std::optional<std::size_t> try_tensor_bytes(DType type, std::span<const std::siz
     const std::size_t extent = axis + 1 == shape.size() ? fastest / info.block_elements : shape[axis];
     if (__builtin_mul_overflow(bytes, extent, &bytes)) return std::nullopt;
   }
+  if (bytes > static_cast<std::size_t>(PTRDIFF_MAX)) return std::nullopt;
   return bytes;
 }
 

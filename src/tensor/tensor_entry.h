@@ -52,7 +52,8 @@ std::string shape_text(std::span<const std::size_t> shape);
 // `text` from a file, fit for an error message: control characters, quotes and backslashes escaped, cut at 120 bytes.
 std::string printable(std::string_view text);
 
-// Bytes of a tensor; none when the product overflows, or the fastest axis is no whole number of the type's blocks.
+// Bytes of a tensor; none when there are more than PTRDIFF_MAX, or the fastest axis is no whole number of the type's
+// blocks.
 std::optional<std::size_t> try_tensor_bytes(DType type, std::span<const std::size_t> shape);
 
 // The scales of every block are finite; for plain float types, every value is. A file that was cut or damaged in
