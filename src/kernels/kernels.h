@@ -134,7 +134,7 @@ struct DeltaRuleInputs {
 // delta_rule_chunk: the same function of the same inputs, in chunks of kDeltaChunk tokens as small matrix products
 // (the WY form, arXiv 2412.06464 section 3.3). Any T; a ragged last chunk is its own size.
 // Cost     per head and token about 2*Dk*Dv*3 + kDeltaChunk*(2*Dk + 2*Dv) flops; S is read and written once a chunk.
-// Accuracy |out - delta_rule_step's| <= 1e-5 * max|out|; the triangular solve sums in f64.
+// Accuracy |out - delta_rule_step's| <= 1e-5 * max|out|; log-decays sum in f64, all else in f32.
 inline constexpr std::size_t kDeltaChunk = 64;
 using DeltaRule = void (*)(View<float> out, View<float> state, const DeltaRuleInputs& in, Range heads);
 
