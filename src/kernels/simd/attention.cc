@@ -1,0 +1,362 @@
+#include "kernels/simd/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/simd/attention.cc"
+#include <hwy/cache_control.h>
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/simd/math-inl.h"
+#include "kernels/simd/simd_kernels.h"
+#include "kernels/simd/tile-inl.h"
+#include "tensor/float_formats.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace qnext {
+namespace HWY_NAMESPACE {
+namespace {
+
+// ---- Keys and values in their pages, as float or as the bits of a bfloat16 ------------------------------------------
+
+// Where the vector of a position and K/V head begins, `base` being kv.keys or kv.values.
+template <class Element>
+Element* kv_row(const KvPages& kv, std::byte* base, std::size_t position, std::size_t kv_head_idx) {
+  const std::size_t page = kv.pages[position / kv.page_tokens].value;
+  const std::size_t vector_idx = position % kv.page_tokens * kv.num_kv_heads + kv_head_idx;
+  return reinterpret_cast<Element*>(base + page * kv.page_stride_bytes) + vector_idx * kv.head_dim;
+}
+
+void store_element(float* to, float value) {
+  *to = value;
+}
+void store_element(std::uint16_t* to, float value) {
+  *to = f32_to_bf16(value);
+}
+
+template <class Element>
+void store_rows(const KvPages& kv, View<const float> keys, View<const float> values, std::size_t first_position) {
+  for (std::size_t t = 0; t < keys.dim(0); ++t) {
+    for (std::size_t h = 0; h < kv.num_kv_heads; ++h) {
+      Element* key = kv_row<Element>(kv, kv.keys, first_position + t, h);
+      Element* value = kv_row<Element>(kv, kv.values, first_position + t, h);
+      for (std::size_t i = 0; i < kv.head_dim; ++i) {
+        store_element(key + i, keys(t, h, i));
+        store_element(value + i, values(t, h, i));
+      }
+    }
+  }
+}
+
+void store_kv(const KvPages& kv, View<const float> keys, View<const float> values, std::size_t first_position) {
+  if (kv.type == DType::kF32) return store_rows<float>(kv, keys, values, first_position);
+  store_rows<std::uint16_t>(kv, keys, values, first_position);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> load_elements(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_elements(D d, const std::uint16_t* from) {
+  const hn::RebindToUnsigned<D> bits;
+  const hn::Rebind<std::uint16_t, D> halves;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(halves, from))));
+}
+
+// ---- One block of positions -----------------------------------------------------------------------------------------
+
+constexpr std::size_t kGroupHeads = 8;  // query heads that are done at once; larger groups take turns
+
+// Tiles of many heads and few positions: each key and value that is loaded, and widened from bf16, serves every head.
+#if HWY_CAP_GE512 || HWY_TARGET == HWY_NEON
+constexpr std::size_t kHeadTile = 8;
+#else
+constexpr std::size_t kHeadTile = 4;
+#endif
+constexpr std::size_t kValueVecs = 2;
+constexpr std::size_t num_key_rows(std::size_t num_heads) {
+  return num_heads == kHeadTile ? 2 : 4;
+}
+
+template <class Element>
+struct Block {
+  Range positions;
+  const Element* keys[kAttendBlock];  // beyond the block's end the last one again: tiles of keys are read whole
+  const Element* values[kAttendBlock];
+};
+
+template <class Element>
+Block<Element> find_block(const KvPages& kv, std::size_t kv_head_idx, Range positions) {
+  Block<Element> block;
+  block.positions = positions;
+  const std::size_t row_step = kv.num_kv_heads * kv.head_dim;
+  std::size_t i = 0;
+  while (i < positions.count()) {  // page by page
+    const std::size_t position = positions.begin + i;
+    const std::size_t page_end = std::min(positions.count(), i + kv.page_tokens - position % kv.page_tokens);
+    const Element* key = kv_row<Element>(kv, kv.keys, position, kv_head_idx);
+    const Element* value = kv_row<Element>(kv, kv.values, position, kv_head_idx);
+    for (; i < page_end; ++i, key += row_step, value += row_step) {
+      block.keys[i] = key;
+      block.values[i] = value;
+    }
+  }
+  std::fill(block.keys + i, block.keys + kAttendBlock, block.keys[i - 1]);
+  std::fill(block.values + i, block.values + kAttendBlock, block.values[i - 1]);
+  return block;
+}
+
+// The query heads of one token that read one K/V head, and their running softmax. out[h] holds the sum so far of
+// exp(score - largest[h]) V.
+struct Group {
+  std::size_t num_heads;
+  std::size_t head_dim;
+  const float* q;  // head h at q + h * q_stride
+  std::size_t q_stride;
+  float* out;
+  std::size_t out_stride;
+};
+
+struct Softmax {
+  float largest[kGroupHeads];
+  float sum[kGroupHeads];
+};
+
+// Four sums of lanes, in a vector of four.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE auto fold_to_four(D d, V v) {
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return v;
+  } else {
+    const hn::Half<D> half;
+    return fold_to_four(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+// (sum of a's lanes, of b's, of c's, of e's)
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE auto lane_sums(D d, V a, V b, V c, V e) {
+  const hn::RepartitionToWide<D> pairs;
+  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  return fold_to_four(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
+                                 hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
+}
+
+// scores[r][p] = q_r . k_p for kRows heads and kKeys positions: lanes along the head's width.
+template <std::size_t kRows, class Element>
+HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, const Element* const* keys,
+                           const Element* const* values, std::size_t head_dim) {
+  constexpr std::size_t kKeys = num_key_rows(kRows);
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  Tile<kRows, kKeys, V> sums;
+  fill_tile(sums, [&](std::size_t, std::size_t) HWY_ATTR { return hn::Zero(d); });
+  std::size_t i = 0;
+  for (; i + hn::Lanes(d) <= head_dim; i += hn::Lanes(d)) {
+    V key[kKeys];
+    HWY_UNROLL(8)
+    for (std::size_t p = 0; p < kKeys; ++p) {
+      key[p] = load_elements(d, keys[p] + i);
+      hwy::Prefetch(values[p] + i);
+    }
+    HWY_UNROLL(8)
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const V query = hn::LoadU(d, q + r * q_stride + i);
+      HWY_UNROLL(8)
+      for (std::size_t p = 0; p < kKeys; ++p) sums.at[r][p] = hn::MulAdd(query, key[p], sums.at[r][p]);
+    }
+  }
+  const hn::CappedTag<float, 4> four;
+  const hn::Half<decltype(four)> two;
+  if constexpr (kKeys == 4) {
+    HWY_UNROLL(8)
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const auto row = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r][2], sums.at[r][3]);
+      hn::StoreU(row, four, scores + r * kAttendBlock);
+    }
+  } else {
+    HWY_UNROLL(8)
+    for (std::size_t r = 0; r < kRows; r += 2) {
+      const auto rows = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r + 1][0], sums.at[r + 1][1]);
+      hn::StoreU(hn::LowerHalf(two, rows), two, scores + r * kAttendBlock);
+      hn::StoreU(hn::UpperHalf(two, rows), two, scores + (r + 1) * kAttendBlock);
+    }
+  }
+  const hn::CappedTag<float, 1> one_lane;
+  for (; i < head_dim; ++i) {  // widths that fill no vector
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t p = 0; p < kKeys; ++p) {
+        scores[r * kAttendBlock + p] += q[r * q_stride + i] * hn::GetLane(load_elements(one_lane, keys[p] + i));
+      }
+    }
+  }
+}
+
+template <class Element>
+HWY_INLINE void score_block(float (*scores)[kAttendBlock], const Group& group, const Block<Element>& block,
+                            std::size_t num_positions) {
+  for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
+    constexpr std::size_t kRows = decltype(num_rows)::value;
+    for (std::size_t p = 0; p < num_positions; p += num_key_rows(kRows)) {
+      score_tile<kRows>(scores[h] + p, group.q + h * group.q_stride, group.q_stride, block.keys + p, block.values + p,
+                        group.head_dim);
+    }
+  });
+}
+
+// Turns one head's scores into weights exp(scale * score - largest), 0 beyond num_positions, and brings the running
+// softmax up to date. Returns what the sums so far have to be multiplied by.
+float weigh_block(float* scores, std::size_t num_positions, float scale, float& largest, float& sum) {
+  const hn::ScalableTag<float> d;
+  std::fill(scores + num_positions, scores + kAttendBlock, -std::numeric_limits<float>::infinity());
+  auto block_largest = hn::Set(d, largest);
+  for (std::size_t p = 0; p < kAttendBlock; p += hn::Lanes(d)) {
+    const auto score = hn::Mul(hn::LoadU(d, scores + p), hn::Set(d, scale));
+    hn::StoreU(score, d, scores + p);
+    block_largest = hn::Max(block_largest, score);
+  }
+  const auto new_largest = hn::MaxOfLanes(d, block_largest);
+  auto block_sum = hn::Zero(d);
+  for (std::size_t p = 0; p < kAttendBlock; p += hn::Lanes(d)) {
+    const auto weight = exp(d, hn::Sub(hn::LoadU(d, scores + p), new_largest));
+    hn::StoreU(weight, d, scores + p);
+    block_sum = hn::Add(block_sum, weight);
+  }
+  const float kept = hn::GetLane(exp(d, hn::Sub(hn::Set(d, largest), new_largest)));
+  largest = hn::GetLane(new_largest);
+  sum = sum * kept + hn::GetLane(hn::SumOfLanes(d, block_sum));
+  return kept;
+}
+
+// out[h] <- kept[h] * out[h] + sum_p weights[h][p] * V[p]
+template <class Element>
+HWY_INLINE void add_values(const Group& group, const float* kept, const float (*weights)[kAttendBlock],
+                           const Block<Element>& block, const Block<Element>& next, std::size_t num_positions) {
+  const bool is_first = block.positions.begin == 0;
+  for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
+    for_each_column_tile<kValueVecs>(group.head_dim, [&](auto d, auto num_vecs, std::size_t column) HWY_ATTR {
+      const std::size_t lanes = hn::Lanes(d);
+      Tile<decltype(num_rows)::value, decltype(num_vecs)::value, hn::Vec<decltype(d)>> tile;
+      const auto out_at = [&](std::size_t r, std::size_t v)
+                              HWY_ATTR { return group.out + (h + r) * group.out_stride + column + v * lanes; };
+      fill_tile(tile, [&](std::size_t r, std::size_t v) HWY_ATTR {
+        return is_first ? hn::Zero(d) : hn::Mul(hn::Set(d, kept[h + r]), hn::LoadU(d, out_at(r, v)));
+      });
+      add_products(
+          tile, num_positions, [&](std::size_t r, std::size_t p) HWY_ATTR { return weights[h + r][p]; },
+          [&](std::size_t p, std::size_t v) HWY_ATTR {
+            hwy::Prefetch(next.keys[p] + column + v * lanes);
+            return load_elements(d, block.values[p] + column + v * lanes);
+          });
+      use_tile(tile, [&](std::size_t r, std::size_t v, auto sum) HWY_ATTR { hn::StoreU(sum, d, out_at(r, v)); });
+    });
+  });
+}
+
+// ---- Blocks times tokens --------------------------------------------------------------------------------------------
+
+constexpr std::size_t kTileTokens = 16;  // tokens that visit a block, while it is in cache, before the next is fetched
+
+struct AttendTask {
+  View<float> out;
+  View<const float> q;
+  std::size_t first_position;
+  float scale;
+  std::size_t kv_head_idx;
+};
+
+template <class Element>
+void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range heads) {
+  Softmax softmax[kTileTokens];
+  for (Softmax& of_token : softmax) {
+    std::fill_n(of_token.largest, kGroupHeads, -std::numeric_limits<float>::infinity());
+    std::fill_n(of_token.sum, kGroupHeads, 0.0f);
+  }
+  HWY_ALIGN float scores[kGroupHeads][kAttendBlock];
+  float kept[kGroupHeads];
+  const auto group_of = [&](std::size_t t) {
+    return Group{.num_heads = heads.count(),
+                 .head_dim = kv.head_dim,
+                 .q = task.q.row(t, heads.begin),
+                 .q_stride = task.q.stride(1),
+                 .out = task.out.row(t, heads.begin),
+                 .out_stride = task.out.stride(1)};
+  };
+  const std::size_t end = task.first_position + tokens.end;  // what the last token sees
+  const auto find = [&](std::size_t begin) {
+    return find_block<Element>(kv, task.kv_head_idx, {begin, std::min(begin + kAttendBlock, end)});
+  };
+  Block<Element> next = find(0);
+  for (std::size_t begin = 0; begin < end; begin += kAttendBlock) {
+    const Block<Element> block = next;
+    if (begin + kAttendBlock < end) next = find(begin + kAttendBlock);
+    for (std::size_t t = tokens.begin; t < tokens.end; ++t) {
+      const std::size_t seen = task.first_position + t + 1;
+      if (seen <= begin) continue;
+      const std::size_t num_positions = std::min(seen - begin, kAttendBlock);
+      const Group group = group_of(t);
+      Softmax& state = softmax[t - tokens.begin];
+      score_block(scores, group, block, num_positions);
+      for (std::size_t h = 0; h < group.num_heads; ++h) {
+        kept[h] = weigh_block(scores[h], num_positions, task.scale, state.largest[h], state.sum[h]);
+      }
+      add_values(group, kept, scores, block, next, num_positions);
+    }
+  }
+  for (std::size_t t = tokens.begin; t < tokens.end; ++t) {
+    for (std::size_t h = 0; h < heads.count(); ++h) {
+      float* out = task.out.row(t, heads.begin + h);
+      const float share = 1.0f / softmax[t - tokens.begin].sum[h];
+      for_each_vector({0, kv.head_dim}, [&](auto d, std::size_t i) HWY_ATTR {
+        hn::StoreU(hn::Mul(hn::LoadU(d, out + i), hn::Set(d, share)), d, out + i);
+      });
+    }
+  }
+}
+
+template <class Element>
+void attend_pages(const AttendTask& task, const KvPages& kv, Range tokens) {
+  const std::size_t group = task.q.dim(1) / kv.num_kv_heads;
+  const std::size_t heads_end = (task.kv_head_idx + 1) * group;
+  for (std::size_t t = tokens.begin; t < tokens.end; t += kTileTokens) {
+    for (std::size_t h = task.kv_head_idx * group; h < heads_end; h += kGroupHeads) {
+      attend_tile<Element>(task, kv, {t, std::min(t + kTileTokens, tokens.end)},
+                           {h, std::min(h + kGroupHeads, heads_end)});
+    }
+  }
+}
+
+void attend(View<float> out, View<const float> q, const KvPages& kv, std::size_t first_position, float scale,
+            std::size_t kv_head_idx, Range tokens) {
+  const AttendTask task = {
+      .out = out, .q = q, .first_position = first_position, .scale = scale, .kv_head_idx = kv_head_idx};
+  if (kv.type == DType::kF32) return attend_pages<float>(task, kv, tokens);
+  attend_pages<std::uint16_t>(task, kv, tokens);
+}
+
+}  // namespace
+
+void AddAttention(KernelTable& table) {
+  table.store_kv = store_kv;
+  table.attend = attend;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace qnext
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace qnext {
+
+HWY_EXPORT(AddAttention);
+void add_simd_attention(KernelTable& table) {
+  HWY_DYNAMIC_DISPATCH(AddAttention)(table);
+}
+
+}  // namespace qnext
+#endif
