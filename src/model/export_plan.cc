@@ -61,8 +61,7 @@ ExportPlan plan_safetensors(const ExportSource& source, DType type) {
         add_as(tensor.hf_name, i, tensors[i].rows);
         break;
       case TensorRelation::kDeltaQkv:
-        add_as(tensor.hf_name, i,
-               grouped_qkvz(tensors[i].rows, tensors[i + 1].rows, QkvzGroups(source.config())));
+        add_as(tensor.hf_name, i, grouped_qkvz(tensors[i].rows, tensors[i + 1].rows, QkvzGroups(source.config())));
         break;
       case TensorRelation::kDeltaGate:  // written with its kDeltaQkv
         break;

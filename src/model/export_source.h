@@ -17,8 +17,8 @@
 namespace qnext {
 
 struct SourceTensor {
-  RowList rows;                          // of gguf_shape, all axes but the last as one
-  ValueForm form = ValueForm::kPlain;    // of the stored numbers
+  RowList rows;                        // of gguf_shape, all axes but the last as one
+  ValueForm form = ValueForm::kPlain;  // of the stored numbers
 };
 
 class ExportSource {

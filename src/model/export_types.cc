@@ -55,9 +55,10 @@ DType fitting_type(DType type, std::size_t cols) {
 }  // namespace
 
 const std::vector<DType>& gguf_export_types() {
-  static const std::vector<DType> types = {
-      DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ6_K,   DType::kQ5_K,   DType::kQ5_1, DType::kQ5_0,
-      DType::kQ4_K, DType::kQ4_1, DType::kQ4_0, DType::kQ3_K, DType::kIQ4_XS, DType::kIQ4_NL, DType::kQ2_K, DType::kMXFP4};
+  static const std::vector<DType> types = {DType::kF32,    DType::kF16,    DType::kBF16, DType::kQ8_0,
+                                           DType::kQ6_K,   DType::kQ5_K,   DType::kQ5_1, DType::kQ5_0,
+                                           DType::kQ4_K,   DType::kQ4_1,   DType::kQ4_0, DType::kQ3_K,
+                                           DType::kIQ4_XS, DType::kIQ4_NL, DType::kQ2_K, DType::kMXFP4};
   return types;
 }
 

@@ -7,8 +7,8 @@
 //   - the MTP block at least q8_0: quantised further, its drafts are no longer accepted (research/training.md 5.3).
 // "At least" compares bits a weight. Overrides come last and win over these. What does not fit a tensor's rows falls
 // back as in llama.cpp (llama-quant.cpp, tensor_type_fallback): rows that are no multiple of 256 take q2_k, q3_k and
-// iq4_xs to iq4_nl, q4_k to q5_0, q5_k to q5_1, q6_k to q8_0; rows that are no multiple of 32 take all of these to bf16.
-// safetensors. One type for everything, as released checkpoints have it.
+// iq4_xs to iq4_nl, q4_k to q5_0, q5_k to q5_1, q6_k to q8_0; rows that are no multiple of 32 take all of these to
+// bf16. safetensors. One type for everything, as released checkpoints have it.
 
 #include <cstddef>
 #include <regex>
