@@ -206,8 +206,9 @@ class PartParser {
       }
       std::uint32_t alignment = 0;
       std::memcpy(&alignment, kv.value.payload.data(), sizeof(alignment));
-      if (!std::has_single_bit(alignment)) {
-        return error("{}: key '{}': expected a power of two, found {}", file_name_, kv.key, alignment);
+      if (!std::has_single_bit(alignment) || alignment > kGgufMaxAlignment) {
+        return error("{}: key '{}': expected a power of two up to {}, found {}", file_name_, kv.key, kGgufMaxAlignment,
+                     alignment);
       }
       part_.alignment = alignment;
     }

@@ -39,6 +39,7 @@ inline constexpr std::uint32_t kGgufVersion = 3;
 inline constexpr std::string_view kGgufMagic = "GGUF";
 inline constexpr std::string_view kGgufAlignmentKey = "general.alignment";
 inline constexpr std::size_t kGgufDefaultAlignment = 32;  // bytes, of the data section and of each tensor in it
+inline constexpr std::size_t kGgufMaxAlignment = std::size_t{2} << 20;  // a huge page; known files have 32 or 4096
 inline constexpr std::size_t kGgufMaxRank = 4;
 inline constexpr std::size_t kGgufMaxNameBytes = 63;  // of a tensor: ggml keeps 64 with the final zero
 inline constexpr std::size_t kGgufMaxNesting = 4;     // arrays in arrays; known files have none

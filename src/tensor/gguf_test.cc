@@ -142,8 +142,10 @@ std::vector<BadFile> bad_headers() {
   });
   add("AlignmentType", "'general.alignment': expected u32, found u64",
       [](GgufTestFile& f) { f.kv("general.alignment", gguf_scalar(GgufType::kU64, u64(32))); });
-  add("Alignment0", "expected a power of two, found 0", [](GgufTestFile& f) { f.kv_u32("general.alignment", 0); });
-  add("Alignment48", "expected a power of two, found 48", [](GgufTestFile& f) { f.kv_u32("general.alignment", 48); });
+  add("Alignment0", "expected a power of two up to 2097152, found 0",
+      [](GgufTestFile& f) { f.kv_u32("general.alignment", 0); });
+  add("Alignment2G", "found 2147483648", [](GgufTestFile& f) { f.kv_u32("general.alignment", 1U << 31); });
+  add("Alignment48", "found 48", [](GgufTestFile& f) { f.kv_u32("general.alignment", 48); });
   return out;
 }
 

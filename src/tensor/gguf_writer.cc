@@ -65,7 +65,7 @@ void GgufHeader::add_bool(std::string_view key, bool value) {
 
 void GgufHeader::add_u32(std::string_view key, std::uint32_t value) {
   if (key == kGgufAlignmentKey) {
-    QN_CHECK(std::has_single_bit(value), "alignment {}", value);
+    QN_CHECK(std::has_single_bit(value) && value <= kGgufMaxAlignment, "alignment {}", value);
     alignment_ = value;
   }
   begin_kv(key, GgufType::kU32);
