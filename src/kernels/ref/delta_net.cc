@@ -73,6 +73,8 @@ double dot(const float* a, const float* b, std::size_t count) {
   return sum;
 }
 
+constexpr float kForgotten = -1e4f;  // exp() of this is 0, and differences of infinities are not needed
+
 // Tokens [begin, end) of head h against the state that enters the chunk. With G the running sum of log_decay in the
 // chunk and D_ij = exp(G_i - G_j) <= 1, and u the rows that the tokens write:
 //   u_i  = beta_i * (v_i - exp(G_i) k_i.S) - sum_{j < i} beta_i D_ij (k_i . k_j) u_j       (a triangular system)
@@ -86,7 +88,7 @@ void delta_rule_one_chunk(View<float> out, View<float> state, const DeltaRuleInp
   std::vector<double> u(tokens.count() * value_width);
   for (std::size_t i = 0; i < tokens.count(); ++i) {
     const std::size_t t = tokens.begin + i;
-    log_sum[i] = (i == 0 ? 0.0 : log_sum[i - 1]) + in.log_decay(t, h);
+    log_sum[i] = (i == 0 ? 0.0 : log_sum[i - 1]) + std::max(in.log_decay(t, h), kForgotten);
     const double decay = std::exp(log_sum[i]);
     const float* q = in.q.row(t, key_head);
     const float* k = in.k.row(t, key_head);

@@ -55,6 +55,8 @@ HWY_INLINE V decay_factor(D d, V log_decay) {
   return hn::IfThenElseZero(hn::Ge(log_decay, hn::Set(d, -87.0f)), exp(d, log_decay));
 }
 
+constexpr float kForgotten = -1e4f;  // exp() of this is 0, as of anything below
+
 // Keys with tokens along the lanes: at[d][j] is component `first + d` of k_j. Key widths beyond kPanelDepth take turns.
 constexpr std::size_t kPanelDepth = 128;
 struct KeyPanel {
@@ -102,10 +104,10 @@ void prepare_chunk(Chunk& chunk, KeyPanel& panel, const DeltaRuleInputs& in, std
     add_key_products(chunk.write, chunk.k, panel, chunk.num_tokens);
     add_key_products(chunk.read, chunk.q, panel, chunk.num_tokens);
   }
-  // In f64: with strong decays G is large, and its differences are what counts.
+  // In f64: with strong decays G is large, and its differences are what counts. Bounded, as infinities have none.
   double log_sum[kDeltaChunk] = {};
   for (std::size_t i = 0; i < chunk.num_tokens; ++i) {
-    log_sum[i] = (i == 0 ? 0.0 : log_sum[i - 1]) + in.log_decay(first_token + i, value_head);
+    log_sum[i] = (i == 0 ? 0.0 : log_sum[i - 1]) + std::max(in.log_decay(first_token + i, value_head), kForgotten);
     chunk.beta[i] = in.beta(first_token + i, value_head);
   }
   const hn::ScalableTag<float> d;
