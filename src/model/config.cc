@@ -73,6 +73,17 @@ class Rules {
   std::string message_;  // of the first rule broken
 };
 
+void check_yarn(Rules& rules, const YarnConfig& yarn) {
+  rules.require(std::isfinite(yarn.factor) && yarn.factor >= 1, "rope_scaling.factor", "a number of at least 1",
+                fmt::format("{}", yarn.factor));
+  rules.require(yarn.original_context_tokens >= 1, "rope_scaling.original_max_position_embeddings", "a positive number",
+                fmt::format("{}", yarn.original_context_tokens));
+  rules.require(yarn.beta_fast > 0 && yarn.beta_slow > 0, "rope_scaling.beta_fast, beta_slow", "positive numbers",
+                fmt::format("{}, {}", yarn.beta_fast, yarn.beta_slow));
+  rules.require(std::isfinite(yarn.attention_factor) && yarn.attention_factor > 0, "rope_scaling.attention_factor",
+                "a positive number", fmt::format("{}", yarn.attention_factor));
+}
+
 }  // namespace
 
 Status check_config(const ModelConfig& config, const std::string& file) {
@@ -96,17 +107,7 @@ Status check_config(const ModelConfig& config, const std::string& file) {
     rules.require(std::isfinite(config.rope.theta) && config.rope.theta > 1, "rope_theta", "a number above 1",
                   fmt::format("{}", config.rope.theta));
   }
-  if (config.rope.yarn) {
-    const YarnConfig& yarn = *config.rope.yarn;
-    rules.require(std::isfinite(yarn.factor) && yarn.factor >= 1, "rope_scaling.factor", "a number of at least 1",
-                  fmt::format("{}", yarn.factor));
-    rules.require(yarn.original_context_tokens >= 1, "rope_scaling.original_max_position_embeddings",
-                  "a positive number", fmt::format("{}", yarn.original_context_tokens));
-    rules.require(yarn.beta_fast > 0 && yarn.beta_slow > 0, "rope_scaling.beta_fast, beta_slow", "positive numbers",
-                  fmt::format("{}, {}", yarn.beta_fast, yarn.beta_slow));
-    rules.require(std::isfinite(yarn.attention_factor) && yarn.attention_factor > 0, "rope_scaling.attention_factor",
-                  "a positive number", fmt::format("{}", yarn.attention_factor));
-  }
+  if (config.rope.yarn) check_yarn(rules, *config.rope.yarn);
   if (config.num_layers_of(MixerKind::kGatedDeltaNet) > 0) {
     rules.dimension("linear_num_key_heads", config.Hk);
     rules.dimension("linear_num_value_heads", config.Hv);

@@ -8,7 +8,9 @@ namespace {
 constexpr double kMaxRelativeDifference = 1e-5;  // of the largest logit
 
 // ref is slow, and no part of it looks at a model's size: it runs the smallest models only.
-bool worth_running(const KernelTable& table, const ModelConfig& cfg) { return table.name != "ref" || cfg.D <= 64; }
+bool worth_running(const KernelTable& table, const ModelConfig& cfg) {
+  return table.name != "ref" || cfg.D <= 64;
+}
 
 class InvarianceTest : public testing::TestWithParam<std::string> {
  protected:
@@ -77,66 +79,95 @@ TEST_P(InvarianceTest, AnyNumberOfThreadsBitForBit) {
   }
 }
 
-// Eight sequences of different lengths advance together: prefill chunks beside single tokens, in one K/V store and one
-// state store. Each must get, bit for bit, what it gets alone when cut in the same places.
+// Eight sequences in one K/V store and one state store.
+class EightSequences {
+ public:
+  static constexpr std::size_t kCount = 8;
+  static constexpr std::size_t kPageTokens = 16;
+  static constexpr std::size_t kPagesEach = 13;
+
+  explicit EightSequences(const ModelConfig& cfg)
+      : caches_{KvStore::shape_for(cfg, DType::kF32, kPageTokens), StateStore::shape_for(cfg)},
+        kv_bytes_(kCount * kPagesEach * caches_.kv.page_bytes()),
+        state_(kCount * caches_.state.slot_floats()),
+        pages_(kCount),
+        positions_(kCount, 0) {
+    caches_.kv.data = kv_bytes_.data();
+    caches_.state.data = state_.data();
+    for (std::size_t i = 0; i < kPagesEach * kCount; ++i) {
+      pages_[i % kCount].push_back(PageId{static_cast<std::uint32_t>(i)});
+    }
+  }
+
+  const Caches& caches() const { return caches_; }
+  SequenceSpan advance(std::size_t sequence_idx, Range rows) {
+    const std::size_t first_position = positions_[sequence_idx];
+    positions_[sequence_idx] += rows.count();
+    return {.rows = rows,
+            .first_position = first_position,
+            .kv_pages = pages_[sequence_idx],
+            .state_slot = StateSlotId{static_cast<std::uint32_t>(sequence_idx)},
+            .window_slots = {}};
+  }
+  std::size_t position(std::size_t sequence_idx) const { return positions_[sequence_idx]; }
+
+ private:
+  Caches caches_;
+  std::vector<std::byte> kv_bytes_;
+  std::vector<float> state_;
+  std::vector<std::vector<PageId>> pages_;
+  std::vector<std::size_t> positions_;
+};
+
+// How each sequence's 150 tokens are cut into steps: prefill chunks beside single tokens.
+const std::vector<std::size_t> kCuts[EightSequences::kCount] = {
+    {150}, {1, 149}, {7, 7, 7, 7, 7, 7, 7, 101}, {64, 86}, {65, 85}, {100, 1, 1, 1, 47}, {3, 147}, {75, 75}};
+
+// The logits of all eight, each sequence's rows in order.
+std::vector<std::vector<float>> run_together(const Qwen3Next& model, Runner& runner,
+                                             const std::vector<std::vector<TokenId>>& prompts) {
+  const std::size_t V = model.config().V;
+  EightSequences sequences(model.config());
+  std::vector<std::vector<float>> out(EightSequences::kCount);
+  for (std::size_t round = 0; round < 8; ++round) {
+    std::vector<TokenId> tokens;
+    std::vector<SequenceSpan> spans;
+    std::vector<std::size_t> owners;
+    for (std::size_t i = 0; i < EightSequences::kCount; ++i) {
+      if (round >= kCuts[i].size()) continue;
+      const auto chunk = std::span(prompts[i]).subspan(sequences.position(i), kCuts[i][round]);
+      spans.push_back(sequences.advance(i, {tokens.size(), tokens.size() + chunk.size()}));
+      tokens.insert(tokens.end(), chunk.begin(), chunk.end());
+      owners.push_back(i);
+    }
+    const Arena::Scope scope(runner.arena());
+    const Batch batch{.token_ids = tokens, .spans = spans};
+    const View<float> hidden = model.forward(runner.ops(), runner.arena(), batch, sequences.caches());
+    const View<float> logits = model.logits(runner.ops(), runner.arena(), hidden);
+    for (std::size_t s = 0; s < spans.size(); ++s) {
+      out[owners[s]].insert(out[owners[s]].end(), logits.row(spans[s].rows.begin),
+                            logits.row(spans[s].rows.begin) + spans[s].rows.count() * V);
+    }
+  }
+  return out;
+}
+
+// Each must get, bit for bit, what it gets alone when cut in the same places.
 TEST_P(InvarianceTest, BatchOfEightBitForBit) {
-  const ModelConfig& cfg = model_->config();
-  constexpr std::size_t kNumSequences = 8;
-  constexpr std::size_t kPageTokens = 16;
-  constexpr std::size_t kPagesEach = 13;
-  const std::vector<std::size_t> cuts[kNumSequences] = {
-      {150}, {1, 149}, {7, 7, 7, 7, 7, 7, 7, 101}, {64, 86}, {65, 85}, {100, 1, 1, 1, 47}, {3, 147}, {75, 75}};
+  std::vector<std::vector<TokenId>> prompts(EightSequences::kCount, prompt_);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    std::rotate(prompts[i].begin(), prompts[i].begin() + static_cast<std::ptrdiff_t>(i), prompts[i].end());
+  }
   for (const KernelTable& table : available_tables()) {
     if (!worth_running(table, model_->config())) continue;
     SCOPED_TRACE(table.name);
     Runner runner(*model_, table);
-    Caches caches{KvStore::shape_for(cfg, DType::kF32, kPageTokens), StateStore::shape_for(cfg)};
-    std::vector<std::byte> kv_bytes(kNumSequences * kPagesEach * caches.kv.page_bytes());
-    std::vector<float> state(kNumSequences * caches.state.slot_floats());
-    caches.kv.data = kv_bytes.data();
-    caches.state.data = state.data();
-    std::vector<std::vector<PageId>> pages(kNumSequences);
-    for (std::size_t i = 0; i < kPagesEach * kNumSequences; ++i) {
-      pages[i % kNumSequences].push_back(PageId{static_cast<std::uint32_t>(i)});
-    }
-    // Each sequence reads the prompt rotated by its number.
-    std::vector<std::vector<TokenId>> prompts(kNumSequences, prompt_);
-    for (std::size_t i = 0; i < kNumSequences; ++i)
-      std::rotate(prompts[i].begin(), prompts[i].begin() + i, prompts[i].end());
-
-    std::vector<std::vector<float>> together(kNumSequences);
-    std::vector<std::size_t> position(kNumSequences, 0);
-    for (std::size_t round = 0; round < 8; ++round) {
-      std::vector<TokenId> tokens;
-      std::vector<SequenceSpan> spans;
-      std::vector<std::size_t> owners;
-      for (std::size_t i = 0; i < kNumSequences; ++i) {
-        if (round >= cuts[i].size()) continue;
-        const std::size_t begin = tokens.size();
-        tokens.insert(tokens.end(), prompts[i].begin() + position[i],
-                      prompts[i].begin() + position[i] + cuts[i][round]);
-        spans.push_back({.rows = {begin, tokens.size()},
-                         .first_position = position[i],
-                         .kv_pages = pages[i],
-                         .state_slot = StateSlotId{static_cast<std::uint32_t>(i)},
-                         .window_slots = {}});
-        owners.push_back(i);
-        position[i] += cuts[i][round];
-      }
-      const Arena::Scope scope(runner.arena());
-      const View<float> hidden =
-          model_->forward(runner.ops(), runner.arena(), {.token_ids = tokens, .spans = spans}, caches);
-      const View<float> logits = model_->logits(runner.ops(), runner.arena(), hidden);
-      for (std::size_t s = 0; s < spans.size(); ++s) {
-        together[owners[s]].insert(together[owners[s]].end(), logits.row(spans[s].rows.begin),
-                                   logits.row(spans[s].rows.begin) + spans[s].rows.count() * cfg.V);
-      }
-    }
-    for (std::size_t i = 0; i < kNumSequences; ++i) {
-      SequenceMemory memory(cfg, 200);
+    const std::vector<std::vector<float>> together = run_together(*model_, runner, prompts);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      SequenceMemory memory(model_->config(), 200);
       std::vector<float> alone;
       std::size_t begin = 0;
-      for (std::size_t cut : cuts[i]) {
+      for (std::size_t cut : kCuts[i]) {
         const auto logits = runner.logits(memory, std::span(prompts[i]).subspan(begin, cut), cut);
         alone.insert(alone.end(), logits.begin(), logits.end());
         begin += cut;

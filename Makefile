@@ -1,0 +1,64 @@
+# qnext: what a person types. Everything here calls scripts/ or CMake; nothing is built outside build/.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 60
+QNEXT := build/release/qnext
+# Random weights with a real tokenizer: enough to see the program work (the trained model replaces it).
+MODEL ?= tests/data/golden/next-gguf/next-Q4_K_M.gguf
+PROMPT ?= Tell me a short story about a lighthouse keeper.
+
+.PHONY: help setup build run test test-asan test-tsan test-long fuzz bench format check clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:  ## install what is missing (Debian packages, crates, test data); does nothing twice
+	@scripts/setup.sh
+
+build: setup  ## the release binary, build/release/qnext
+	@cmake --preset release > build/release.configure.log || (cat build/release.configure.log; exit 1)
+	@cmake --build --preset release -j $(JOBS) --target qnext
+
+run: build  ## talk to the embedded model: a chat on a terminal, a demonstration without one
+	@if [ -t 0 ] && [ -t 1 ]; then $(QNEXT) chat $(MODEL); else $(QNEXT) run $(MODEL) "$(PROMPT)" --max-tokens 48 --seed 1; fi
+
+test: setup  ## everything that must hold: layers and budgets, unit, golden, property and end-to-end tests
+	python3 tools/check_layers.py
+	python3 tools/check_layers_test.py
+	@cmake --preset release > build/release.configure.log || (cat build/release.configure.log; exit 1)
+	cmake --build --preset release -j $(JOBS)
+	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+test-asan: setup  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	cmake --preset asan > /dev/null
+	cmake --build --preset asan -j $(JOBS)
+	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -LE slow
+
+test-tsan: setup  ## the threaded parts under ThreadSanitizer
+	cmake --preset tsan > /dev/null
+	cmake --build --preset tsan -j $(JOBS) --target base_test model_test engine_test
+	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine)\.' -LE slow
+
+fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
+	cmake --preset fuzz > /dev/null
+	cmake --build --preset fuzz -j $(JOBS)
+	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+bench: build  ## speed of MODEL against this machine's roofs; BENCH_ARGS go to `qnext bench`
+	$(QNEXT) bench $(MODEL) $(BENCH_ARGS)
+
+format:  ## rewrite every source in the house style
+	git ls-files '*.cc' '*.h' | xargs clang-format -i
+	cargo fmt --manifest-path rust/qnext-text/Cargo.toml
+
+check: setup  ## formatting, clang's warnings, clang-tidy, layers, clippy
+	git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror
+	python3 tools/check_layers.py
+	cmake --preset clang > /dev/null
+	cmake --build --preset clang -j $(JOBS)
+	scripts/tidy.sh build/clang
+	cargo clippy --locked --manifest-path rust/qnext-text/Cargo.toml --target-dir build/rust-target -- -D warnings
+
+clean:  ## remove build/
+	rm -rf build
