@@ -1,0 +1,115 @@
+#include "eval/roofs.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <new>
+#include <vector>
+
+#include "base/cpu.h"
+
+namespace qnext {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kReadBufferBytes = std::size_t{1} << 30;
+constexpr std::size_t kReadRuns = 5;
+constexpr std::size_t kBlockWords = 512;  // the buffer is dealt out in whole pages
+
+// One core's share of the matmul roof: 128 KiB of rows and 256 KiB of weights lie in its second-level cache.
+constexpr std::size_t kMatmulTokens = 64;
+constexpr std::size_t kMatmulRows = 128;
+constexpr std::size_t kMatmulColumns = 512;
+constexpr std::size_t kMatmulRuns = 5;
+constexpr double kMatmulRunSeconds = 0.05;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// Four sums, so that no addition waits for the one before.
+std::uint64_t sum_words(const std::uint64_t* words, std::size_t count) {
+  std::array<std::uint64_t, 4> sums{};
+  for (std::size_t i = 0; i + 4 <= count; i += 4) {
+    for (std::size_t lane = 0; lane < 4; ++lane) sums[lane] += words[i + lane];
+  }
+  return sums[0] + sums[1] + sums[2] + sums[3];
+}
+
+struct MatmulData {
+  std::vector<float> x = std::vector<float>(kMatmulTokens * kMatmulColumns, 0.5f);
+  std::vector<float> w = std::vector<float>(kMatmulRows * kMatmulColumns, 0.25f);
+  std::vector<float> out = std::vector<float>(kMatmulTokens * kMatmulRows);
+};
+
+}  // namespace
+
+Result<RoofMeter> RoofMeter::make(const Ops& ops) {
+  RoofMeter meter(ops);
+  const std::size_t num_bytes = std::min(kReadBufferBytes, available_memory_bytes() / 2);
+  meter.num_words_ = num_bytes / sizeof(std::uint64_t) / kBlockWords * kBlockWords;
+  if (meter.num_words_ == 0) return error("no memory left to measure the read bandwidth with; free some");
+  meter.words_.reset(new (std::nothrow) std::uint64_t[meter.num_words_]);
+  if (meter.words_ == nullptr) return error("no {} MiB to measure the read bandwidth with; free some", num_bytes >> 20);
+  ops.pool().run([&](std::size_t part_idx) {
+    // Written, not only reserved: untouched pages would all be the kernel's one page of zeros.
+    const Range part = split_range(meter.num_words_, kBlockWords, part_idx, ops.pool().num_threads());
+    for (std::size_t i = part.begin; i < part.end; ++i) meter.words_[i] = i;
+  });
+  return meter;
+}
+
+Roofs RoofMeter::measure() const {
+  return {.read_bytes_per_s = best_read_bytes_per_s(),
+          .matmul_ops_per_s = best_matmul_ops_per_s(),
+          .read_buffer_bytes = num_words_ * sizeof(std::uint64_t)};
+}
+
+double RoofMeter::best_read_bytes_per_s() const {
+  ThreadPool& pool = ops_->pool();
+  std::atomic<std::uint64_t> checksum{0};  // keeps the reads from being optimised away
+  double best = 0;
+  for (std::size_t run_idx = 0; run_idx < kReadRuns; ++run_idx) {
+    const Clock::time_point begin = Clock::now();
+    pool.run([&](std::size_t part_idx) {
+      const Range part = split_range(num_words_, kBlockWords, part_idx, pool.num_threads());
+      checksum.fetch_add(sum_words(words_.get() + part.begin, part.count()), std::memory_order_relaxed);
+    });
+    best = std::max(best, static_cast<double>(num_words_ * sizeof(std::uint64_t)) / seconds_since(begin));
+  }
+  return best;
+}
+
+double RoofMeter::best_matmul_ops_per_s() const {
+  ThreadPool& pool = ops_->pool();
+  std::vector<MatmulData> data(pool.num_threads());
+  double best = 0;
+  for (std::size_t run_idx = 0; run_idx < kMatmulRuns; ++run_idx) {
+    std::atomic<std::size_t> num_products{0};
+    const Clock::time_point begin = Clock::now();
+    pool.run([&](std::size_t part_idx) {
+      MatmulData& mine = data[part_idx];
+      const Weight w =
+          make_weight(DType::kF32, kMatmulRows, kMatmulColumns, reinterpret_cast<const std::byte*>(mine.w.data()));
+      const View<float> out(mine.out.data(), {kMatmulTokens, kMatmulRows});
+      const View<const float> x(mine.x.data(), {kMatmulTokens, kMatmulColumns});
+      while (seconds_since(begin) < kMatmulRunSeconds) {
+        ops_->table().matmul(out, x, w, {0, kMatmulRows}, Write::kStore);
+        num_products.fetch_add(1, std::memory_order_relaxed);
+      }
+    });
+    const double ops_a_product = 2.0 * kMatmulTokens * kMatmulRows * kMatmulColumns;
+    best = std::max(best, ops_a_product * static_cast<double>(num_products.load()) / seconds_since(begin));
+  }
+  return best;
+}
+
+Roofs best_of(const Roofs& a, const Roofs& b) {
+  return {.read_bytes_per_s = std::max(a.read_bytes_per_s, b.read_bytes_per_s),
+          .matmul_ops_per_s = std::max(a.matmul_ops_per_s, b.matmul_ops_per_s),
+          .read_buffer_bytes = std::max(a.read_buffer_bytes, b.read_buffer_bytes)};
+}
+
+}  // namespace qnext

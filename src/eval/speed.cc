@@ -1,0 +1,196 @@
+#include "eval/speed.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+
+#include "eval/direct_runner.h"
+
+namespace qnext {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kSeed = 20250911;
+constexpr std::size_t kWarmUpTokens = 8;
+
+std::vector<TokenId> random_tokens(std::size_t count, std::size_t V) {
+  std::minstd_rand random(static_cast<std::uint32_t>(kSeed));
+  std::vector<TokenId> out(count);
+  std::generate(out.begin(), out.end(), [&] { return static_cast<TokenId>(random() % V); });
+  return out;
+}
+
+class Hash {
+ public:
+  void add(std::span<const TokenId> token_ids) {
+    for (TokenId id : token_ids) {
+      for (int shift = 0; shift < 32; shift += 8) {
+        value_ = (value_ ^ ((static_cast<std::uint32_t>(id) >> shift) & 0xFF)) * 0x100000001b3;
+      }
+    }
+  }
+  std::uint64_t value() const { return value_; }
+
+ private:
+  std::uint64_t value_ = 0xcbf29ce484222325;
+};
+
+// The best token of each row.
+void argmax_rows(std::span<TokenId> out, View<const float> logits) {
+  for (std::size_t t = 0; t < out.size(); ++t) {
+    const float* row = logits.row(t);
+    out[t] = static_cast<TokenId>(std::max_element(row, row + logits.dim(1)) - row);
+  }
+}
+
+struct Timed {
+  double seconds = 0;
+  std::uint64_t output_hash = 0;
+};
+
+Timed time_prefill(DirectRunner& runner, std::span<const TokenId> prompt, std::size_t chunk_tokens) {
+  TokenId chosen = 0;
+  const Clock::time_point begin = Clock::now();
+  for (std::size_t first = 0; first < prompt.size(); first += chunk_tokens) {
+    const auto chunk = prompt.subspan(first, std::min(chunk_tokens, prompt.size() - first));
+    const View<float> hidden = runner.step(chunk);
+    if (first + chunk.size() < prompt.size()) continue;
+    argmax_rows({&chosen, 1}, runner.logits(hidden.slice(0, chunk.size() - 1, chunk.size())));
+  }
+  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  Hash hash;
+  hash.add({&chosen, 1});
+  return {seconds, hash.value()};
+}
+
+Timed time_decode(DirectRunner& runner, std::span<const TokenId> first_tokens, std::size_t num_tokens) {
+  std::vector<TokenId> current(first_tokens.begin(), first_tokens.end());
+  Hash hash;
+  const Clock::time_point begin = Clock::now();
+  for (std::size_t i = 0; i < num_tokens; ++i) {
+    argmax_rows(current, runner.logits(runner.step(current)));
+    hash.add(current);
+  }
+  return {std::chrono::duration<double>(Clock::now() - begin).count(), hash.value()};
+}
+
+// Runs `once` as often as asked, from the same beginning, and notes the median.
+Status repeat(SpeedResult& result, std::size_t num_repetitions, FunctionRef<Timed()> once) {
+  std::vector<double> seconds;
+  for (std::size_t i = 0; i < num_repetitions; ++i) {
+    const Timed timed = once();
+    if (i > 0 && timed.output_hash != result.output_hash) {
+      return error("two runs of the same tokens chose different ones: the machine or this build computes wrongly");
+    }
+    result.output_hash = timed.output_hash;
+    seconds.push_back(timed.seconds);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  result.fastest_s = seconds.front();
+  result.median_s = seconds[seconds.size() / 2];
+  return success();
+}
+
+class SpeedRun {
+ public:
+  SpeedRun(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config)
+      : model_(model), ops_(ops), config_(config) {}
+
+  Status warm_up() {
+    const std::size_t num_tokens = config_.prompt_tokens.empty() ? kWarmUpTokens : config_.chunk_tokens;
+    QN_TRY(const auto runner, make_runner(1, num_tokens + kWarmUpTokens));
+    (void)time_prefill(*runner, random_tokens(num_tokens, model_.config().V), config_.chunk_tokens);
+    (void)time_decode(*runner, random_tokens(1, model_.config().V), kWarmUpTokens);
+    return success();
+  }
+
+  Result<SpeedResult> prefill(std::size_t num_tokens, std::size_t depth) {
+    SpeedResult result{.phase = Phase::kPrefill, .num_tokens = num_tokens, .depth = depth};
+    result.work = count_prefill_work(
+        model_.weights(),
+        {.num_tokens = num_tokens, .chunk_tokens = config_.chunk_tokens, .depth = depth, .kv_type = config_.kv_type});
+    QN_TRY(const auto runner, make_runner(1, depth + num_tokens));
+    const std::vector<TokenId> prompt = random_tokens(num_tokens, model_.config().V);
+    QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
+      set_depth(*runner, depth);
+      return time_prefill(*runner, prompt, config_.chunk_tokens);
+    }));
+    return result;
+  }
+
+  Result<SpeedResult> decode(std::size_t depth) {
+    SpeedResult result{.phase = Phase::kDecode,
+                       .num_tokens = config_.gen_tokens,
+                       .num_sequences = config_.num_sequences,
+                       .depth = depth};
+    for (std::size_t i = 0; i < config_.gen_tokens; ++i) {
+      result.work += count_work(model_.weights(), {.num_sequences = config_.num_sequences,
+                                                   .num_tokens = 1,
+                                                   .depth = depth + i,
+                                                   .num_logit_rows = config_.num_sequences,
+                                                   .kv_type = config_.kv_type});
+    }
+    QN_TRY(const auto runner, make_runner(config_.num_sequences, depth + config_.gen_tokens));
+    const std::vector<TokenId> first_tokens = random_tokens(config_.num_sequences, model_.config().V);
+    QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
+      set_depth(*runner, depth);
+      return time_decode(*runner, first_tokens, config_.gen_tokens);
+    }));
+    return result;
+  }
+
+ private:
+  Result<std::unique_ptr<DirectRunner>> make_runner(std::size_t num_sequences, std::size_t max_tokens) {
+    return DirectRunner::make(model_, ops_,
+                              {.num_sequences = num_sequences, .max_tokens = max_tokens, .kv_type = config_.kv_type});
+  }
+  static void set_depth(DirectRunner& runner, std::size_t depth) {
+    runner.reset();
+    if (depth > 0) runner.fill_synthetic(depth, kSeed);
+  }
+
+  const Qwen3Next& model_;
+  const Ops& ops_;
+  const SpeedConfig& config_;
+};
+
+}  // namespace
+
+double SpeedResult::tokens_per_s() const {
+  return static_cast<double>(num_tokens * num_sequences) / median_s;
+}
+double SpeedResult::share_of_bandwidth(const Roofs& roofs) const {
+  return static_cast<double>(work.bytes()) / roofs.read_bytes_per_s / median_s;
+}
+double SpeedResult::share_of_matmul(const Roofs& roofs) const {
+  return static_cast<double>(work.ops) / roofs.matmul_ops_per_s / median_s;
+}
+double SpeedResult::share_of_roof(const Roofs& roofs) const {
+  return phase == Phase::kPrefill ? share_of_matmul(roofs) : share_of_bandwidth(roofs);
+}
+
+Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config, SpeedStep step) {
+  SpeedRun run(model, ops, config);
+  SpeedReport report;
+  const auto stopped = [] { return error("stopped before everything was measured"); };
+  if (!step("warming up")) return stopped();
+  QN_RETURN_IF_ERROR(run.warm_up());
+  if (!step("measuring the roofs")) return stopped();
+  QN_TRY(const RoofMeter meter, RoofMeter::make(ops));
+  report.before = meter.measure();
+  for (std::size_t depth : config.depths) {
+    for (std::size_t num_tokens : config.prompt_tokens) {
+      if (!step(fmt::format("prefill of {} tokens at depth {}", num_tokens, depth))) return stopped();
+      QN_TRY(report.results.emplace_back(), run.prefill(num_tokens, depth));
+    }
+    if (config.gen_tokens == 0) continue;
+    if (!step(fmt::format("decode of {} tokens at depth {}", config.gen_tokens, depth))) return stopped();
+    QN_TRY(report.results.emplace_back(), run.decode(depth));
+  }
+  if (!step("measuring the roofs again")) return stopped();
+  report.after = meter.measure();
+  return report;
+}
+
+}  // namespace qnext
