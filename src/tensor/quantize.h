@@ -9,7 +9,20 @@
 // anew, d and dmin are refitted for the codes found, and so on while the error falls. Four candidates share a pass.
 // Q8_0 is plain: d = max |x| / 127, halves rounded away from zero, to the byte what llama.cpp writes.
 //
-// Figures (one core at 2.6 GHz, Sapphire Rapids class) are in the table of docs/decisions/ or tests of this room.
+// Measured: mean squared error of normal values over their variance; speed on one core (2.6 GHz, Sapphire Rapids
+// class); root mean squared error over llama.cpp's, without an importance matrix, on the same weights (golden
+// next-gguf; worst tensor). For the last column quantize_quality_test.cc holds a slice of those weights to it.
+//            bits/weight   error    M weights/s   of llama.cpp's
+//   q8_0         8.5       2.9e-5      200         the same bytes
+//   q6_k         6.56      2.7e-4       31         0.92  (0.93)
+//   q5_k, q5_1   5.5, 6    1.2e-3       22, 32     0.95  (0.95)
+//   q5_0         5.5       1.6e-3       44
+//   q4_k, q4_1   4.5, 5    4.8e-3       22, 32     0.974 (0.979)
+//   iq4_nl, _xs  4.5, 4.25 5.5e-3       13,  9
+//   q4_0         4.5       6.5e-3       46
+//   mxfp4        4.25      1.2e-2       52
+//   q3_k         3.44      2.1e-2       30
+//   q2_k         2.63      6.7e-2       16
 
 #include <cstddef>
 #include <optional>

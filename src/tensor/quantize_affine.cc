@@ -295,6 +295,9 @@ class AffineSuperSearch {
     const float determinant = dd * uu - du * du;
     if (determinant > 1e-6f * dd * uu) {
       store_units((uu * dx - du * ux) / determinant, (dd * ux - du * dx) / determinant);
+    } else {  // only one of the two has a part in the values, or both the same one
+      store_units(dd > 0 ? (dx - block_.offset_unit * du) / dd : block_.d,
+                  uu > 0 ? (ux - block_.d * du) / uu : block_.offset_unit);
     }
   }
 
