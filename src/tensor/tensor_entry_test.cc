@@ -137,6 +137,21 @@ TEST(ExpectFiniteScales, LooksAtEachScaleOfEachBlock) {
   }
 }
 
+TEST(ExpectFiniteScales, FindsOneAmongMany) {
+  constexpr std::size_t kNumElements = 5000;
+  const TensorEntry entry{.name = "t", .type = DType::kBF16, .shape = {kNumElements}, .bytes = 2 * kNumElements};
+  for (const std::size_t bad_idx : {0, 1023, 1024, 2047, 4095, 4096, 4999}) {
+    std::string bytes(entry.bytes + 1, '\0');
+    bytes.replace(1 + 2 * bad_idx, 2, testing::le<std::uint16_t>(0x7FC0));
+    TensorEntry unaligned = entry;
+    unaligned.data = testing::as_bytes(bytes).data() + 1;
+    const Status status = expect_finite_scales(unaligned);
+    ASSERT_FALSE(status.ok()) << bad_idx;
+    EXPECT_THAT(status.message(),
+                HasSubstr(fmt::format("block {} of 5000: expected a finite scale, found bits 0x7fc0", bad_idx)));
+  }
+}
+
 TEST(ExpectFiniteScales, CodesMayBeAnything) {
   std::string bytes(2 * 144, '\xFF');  // Q4_K: all but d and dmin
   for (const std::size_t at : {0, 144}) bytes.replace(at, 4, 4, '\0');
