@@ -33,7 +33,7 @@ TEST(AgainstLlama, Q8_0IsTheSameToTheByte) {
 
 struct Ratio {
   DType type;
-  double rmse_ratio;  // ours / llama.cpp's: measured, and a hundredth above
+  double rmse_ratio;  // ours / llama.cpp's: measured, and two thousandths above
 };
 
 class AgainstLlama : public testing::TestWithParam<Ratio> {};
@@ -47,8 +47,8 @@ TEST_P(AgainstLlama, ErrsLess) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, AgainstLlama,
-                         testing::Values(Ratio{DType::kQ4_K, 0.982}, Ratio{DType::kQ5_K, 0.957},
-                                         Ratio{DType::kQ6_K, 0.933}),
+                         testing::Values(Ratio{DType::kQ4_K, 0.973}, Ratio{DType::kQ5_K, 0.949},
+                                         Ratio{DType::kQ6_K, 0.925}),
                          [](const auto& info) { return std::string(dtype_info(info.param.type).name); });
 
 // Plain rounding of runs of `run` elements, its scales real numbers: what the format would give with scales for free.
