@@ -15,13 +15,13 @@ namespace qnext {
 
 // Sampling that the model's authors recommend (generation_config.json; general.sampling.* in GGUF).
 struct SamplingDefaults {
-  std::optional<std::uint32_t> top_k;
-  std::optional<float> top_p, min_p, temperature, repetition_penalty;
+  std::optional<std::uint32_t> top_k = {};
+  std::optional<float> top_p = {}, min_p = {}, temperature = {}, repetition_penalty = {};
 };
 
 struct GgufMetadata {
   std::string name;  // general.name; left out when empty
-  SamplingDefaults sampling;
+  SamplingDefaults sampling = {};
   DType type = DType::kBF16;  // of most matrices
 };
 
@@ -39,7 +39,7 @@ void add_requantised_metadata(GgufHeader& header, const Gguf& source, DType type
 std::string gguf_size_label(const ExportPlan& plan);
 
 struct SpecialTokens {
-  std::optional<TokenId> bos, eos, pad;
+  std::optional<TokenId> bos = {}, eos = {}, pad = {};
 };
 
 // config.json as transformers reads it, of a network that came from a GGUF.

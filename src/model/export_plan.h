@@ -3,7 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
+#include <filesystem>
 #include <vector>
 
 #include "base/function_ref.h"
@@ -12,6 +12,7 @@
 #include "model/export_rows.h"
 #include "model/export_source.h"
 #include "model/export_types.h"
+#include "tensor/gguf_writer.h"
 #include "tensor/tensor_entry.h"
 
 namespace qnext {
@@ -39,12 +40,19 @@ ExportPlan plan_safetensors(const ExportSource& source, DType type);
 
 // Told of the bytes written so far and of all; returns false to stop.
 using ExportProgress = FunctionRef<bool(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
-using ExportSink = FunctionRef<Status(std::span<const std::byte>)>;
 
-// Converts every tensor in order and hands its bytes to `sink`, in pieces that never cross from one tensor into the
-// next. Rows that are already of the right type and form are copied as they lie. Memory: about 40 MB, whatever the
-// tensors' sizes, beside the mapped source. Uses all threads of the pool.
-// Errors: a number that is not finite, or that the type cannot hold (names the tensor); stopped; the sink's.
-Status write_tensors(ExportSink sink, const ExportPlan& plan, ThreadPool& pool, ExportProgress progress);
+// Converts the plan's tensors in order and writes them; the files appear whole or not at all. Rows that are already of
+// the right type and form are copied as they lie. Memory: about 40 MB, whatever the tensors' sizes, beside the mapped
+// source. Uses all threads of the pool; the time goes into encode_blocks() (quantize.h) or the disk.
+// Errors: a number that is not finite, or that the type cannot hold (names the tensor); stopped; the writers'
+// (not enough space, which is asked before the work begins; I/O).
+
+// `header` has the metadata; the tensors are added to it here.
+Status export_gguf(const std::filesystem::path& path, GgufHeader header, const ExportPlan& plan, ThreadPool& pool,
+                   ExportProgress progress);
+
+// `folder` exists. Above 5 GB in shards with an index, as Hugging Face does.
+Status export_safetensors(const std::filesystem::path& folder, const ExportPlan& plan, ThreadPool& pool,
+                          ExportProgress progress);
 
 }  // namespace qnext

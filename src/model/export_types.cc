@@ -85,8 +85,8 @@ Result<std::vector<DType>> choose_gguf_types(const std::vector<NetworkTensor>& t
   for (std::size_t i = 0; i < rules.overrides.size(); ++i) {
     if (matched[i]) continue;
     return error(
-        "--tensor-type {}: the pattern matches no matrix of this model; names are GGUF's, such as "
-        "blk.0.ffn_down_exps.weight (vectors such as norms and the router stay f32)",
+        "type override {}: the pattern matches no matrix of this model; names are GGUF's, such as "
+        "blk.0.ffn_down_exps.weight (norms, router, conv and shared gate always are f32)",
         rules.overrides[i].text);
   }
   return types;

@@ -1,15 +1,19 @@
 // The conversion itself: decode, change the form, encode, a batch of rows at a time.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <limits>
 
+#include "base/units.h"
 #include "model/export_plan.h"
 #include "tensor/quantize.h"
+#include "tensor/safetensors_writer.h"
 
 namespace qnext {
 namespace {
 
 constexpr std::size_t kBatchElements = std::size_t{4} << 20;  // f32 and encoded: 16 MB and at most as much
+constexpr std::uint64_t kMaxShardBytes = 5'000'000'000;       // what Hugging Face's tools cut at
 constexpr std::size_t kTaskElements = std::size_t{1} << 15;   // what one thread takes at a time
 
 // With zero-centred weights small against 1, the sum is rounded once, as in llama.cpp's converter.
@@ -116,9 +120,9 @@ class TensorExport {
   Trouble trouble_;
 };
 
-}  // namespace
-
-Status write_tensors(ExportSink sink, const ExportPlan& plan, ThreadPool& pool, ExportProgress progress) {
+// `writer` is a GgufWriter or a SafetensorsWriter that awaits the plan's tensors.
+template <class Writer>
+Status write_tensors(Writer& writer, const ExportPlan& plan, ThreadPool& pool, ExportProgress progress) {
   std::vector<std::byte> bytes;
   std::vector<float> values;
   std::uint64_t done_bytes = 0;
@@ -128,12 +132,32 @@ Status write_tensors(ExportSink sink, const ExportPlan& plan, ThreadPool& pool, 
       if (!progress(done_bytes, plan.total_bytes)) return error("stopped; nothing was written");
       const std::size_t end = std::min(begin + conversion.rows_per_batch(), tensor.rows.num_rows());
       QN_RETURN_IF_ERROR(conversion.convert(bytes, values, {begin, end}));
-      QN_RETURN_IF_ERROR(sink(bytes));
+      QN_RETURN_IF_ERROR(writer.append(bytes));
       done_bytes += bytes.size();
     }
   }
+  QN_RETURN_IF_ERROR(writer.commit());
   progress(done_bytes, plan.total_bytes);
   return success();
+}
+
+}  // namespace
+
+Status export_gguf(const std::filesystem::path& path, GgufHeader header, const ExportPlan& plan, ThreadPool& pool,
+                   ExportProgress progress) {
+  for (const ExportTensor& tensor : plan.tensors) header.add_tensor(tensor.spec);
+  QN_TRY(GgufWriter writer, GgufWriter::create(path, header));
+  return write_tensors(writer, plan, pool, progress);
+}
+
+Status export_safetensors(const std::filesystem::path& folder, const ExportPlan& plan, ThreadPool& pool,
+                          ExportProgress progress) {
+  SafetensorsSpec spec;
+  spec.metadata["format"] = "pt";
+  spec.max_shard_bytes = kMaxShardBytes;
+  for (const ExportTensor& tensor : plan.tensors) spec.tensors.push_back(tensor.spec);
+  QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(folder, spec));
+  return write_tensors(writer, plan, pool, progress);
 }
 
 }  // namespace qnext
