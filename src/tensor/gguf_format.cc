@@ -232,7 +232,7 @@ class PartParser {
     const std::optional<DType> type = dtype_from_ggml(*type_number);
     if (!type) {
       return error(
-          "{}: {}: tensor type number {} is not supported; convert the model to a type that `qnext quantize --help` "
+          "{}: {}: tensor type number {} is not supported; convert the model to a type that `qnext convert --help` "
           "lists",
           file_name_, what, *type_number);
     }
