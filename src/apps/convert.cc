@@ -230,9 +230,10 @@ Result<TypeOverride> parse_type_override(const std::string& text) {
 Status check_destination(const std::string& dst, const std::vector<std::string>& source_files, bool to_gguf,
                          bool force) {
   std::error_code ignored;  // what cannot be looked at is reported by the writers
-  for (const std::string& file : source_files) {
-    const fs::path folder = fs::path(file).has_parent_path() ? fs::path(file).parent_path() : ".";
-    if (fs::equivalent(dst, to_gguf ? fs::path(file) : folder, ignored)) {
+  for (const fs::path file : source_files) {
+    const bool folder_matters = !to_gguf && file.extension() == ".safetensors";
+    const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+    if (fs::equivalent(dst, folder_matters ? folder : file, ignored)) {
       return error("{}: is the source itself: choose another destination", dst);
     }
   }

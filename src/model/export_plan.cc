@@ -32,7 +32,7 @@ RowList grouped_qkvz(const RowList& qkv, const RowList& z, const QkvzGroups& gro
 
 Result<ExportPlan> plan_gguf(const ExportSource& source, const GgufTypeRules& rules) {
   QN_TRY(const std::vector<DType> types, choose_gguf_types(source.network(), rules));
-  ExportPlan plan;
+  ExportPlan plan{.source = &source, .tensors = {}, .total_bytes = 0};
   for (std::size_t i = 0; i < types.size(); ++i) {
     const NetworkTensor& tensor = source.network()[i];
     const SourceTensor& from = source.tensors()[i];
@@ -47,7 +47,7 @@ Result<ExportPlan> plan_gguf(const ExportSource& source, const GgufTypeRules& ru
 ExportPlan plan_safetensors(const ExportSource& source, DType type) {
   const std::vector<NetworkTensor>& network = source.network();
   const std::vector<SourceTensor>& tensors = source.tensors();
-  ExportPlan plan;
+  ExportPlan plan{.source = &source, .tensors = {}, .total_bytes = 0};
   const auto add_as = [&](const std::string& name, std::size_t tensor_idx, RowList rows) {
     add(plan, {.spec = {.name = name, .type = type, .shape = network[tensor_idx].hf_shape},
                .rows = std::move(rows),

@@ -25,7 +25,8 @@ struct ExportTensor {
 };
 
 struct ExportPlan {
-  std::vector<ExportTensor> tensors;  // in file order; valid as long as their source
+  const ExportSource* source = nullptr;  // whose rows these are; outlives the plan
+  std::vector<ExportTensor> tensors;     // in file order
   std::uint64_t total_bytes = 0;
 };
 
@@ -34,18 +35,18 @@ struct ExportPlan {
 Result<ExportPlan> plan_gguf(const ExportSource& source, const GgufTypeRules& rules);
 
 // safetensors: the released names in sorted order, one type for all; the changes above undone.
-// What comes back: a number that went to GGUF as w + 1 or -exp(w) in f32 has lost what lies below 2^-24, so that
-// bf16 numbers of at least 2^-15 return to the bit, and smaller ones within 2^-24.
+// What comes back: a GGUF holds w + 1 and -exp(A_log) in f32, which is exact for w down to 2^-16 and within an ulp of
+// 2^-23 for the exponential. So bf16 numbers from 2^-14 on return to the bit, and smaller ones within 2^-22.
 ExportPlan plan_safetensors(const ExportSource& source, DType type);
 
 // Told of the bytes written so far and of all; returns false to stop.
 using ExportProgress = FunctionRef<bool(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
 
 // Converts the plan's tensors in order and writes them; the files appear whole or not at all. Rows that are already of
-// the right type and form are copied as they lie. Memory: about 40 MB, whatever the tensors' sizes, beside the mapped
-// source. Uses all threads of the pool; the time goes into encode_blocks() (quantize.h) or the disk.
-// Errors: a number that is not finite, or that the type cannot hold (names the tensor); stopped; the writers'
-// (not enough space, which is asked before the work begins; I/O).
+// the right type and form are copied as they lie. Memory: about 60 MB, whatever the tensors' sizes: of the mapped
+// source no more stays resident than is being read. Uses all threads of the pool; the time goes into encode_blocks()
+// (quantize.h) or the disk. Errors: a number that is not finite, or that the type cannot hold (names the tensor);
+// stopped; the writers' (not enough space, which is asked before the work begins; I/O).
 
 // `header` has the metadata; the tensors are added to it here.
 Status export_gguf(const std::filesystem::path& path, GgufHeader header, const ExportPlan& plan, ThreadPool& pool,

@@ -181,4 +181,9 @@ const std::vector<std::string>& ExportSource::file_names() const {
   return std::get<Safetensors>(file_).file_names();
 }
 
+void ExportSource::release_pages() const {
+  const std::vector<MappedFile>& files = gguf() != nullptr ? gguf()->files() : std::get<Safetensors>(file_).files();
+  for (const MappedFile& file : files) file.advise(AccessPattern::kDoneForNow);
+}
+
 }  // namespace qnext

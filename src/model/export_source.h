@@ -35,6 +35,9 @@ class ExportSource {
   const Gguf* gguf() const { return std::get_if<Gguf>(&file_); }  // null when it is safetensors
   const std::vector<std::string>& file_names() const;
 
+  // What was read so far leaves our resident set: a conversion of any size then runs in the memory of its buffers.
+  void release_pages() const;
+
  private:
   ExportSource() = default;
   Status open_gguf(const std::string& path);

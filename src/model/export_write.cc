@@ -134,6 +134,7 @@ Status write_tensors(Writer& writer, const ExportPlan& plan, ThreadPool& pool, E
       QN_RETURN_IF_ERROR(conversion.convert(bytes, values, {begin, end}));
       QN_RETURN_IF_ERROR(writer.append(bytes));
       done_bytes += bytes.size();
+      plan.source->release_pages();
     }
   }
   QN_RETURN_IF_ERROR(writer.commit());

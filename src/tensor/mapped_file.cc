@@ -21,6 +21,8 @@ int madvise_flag(AccessPattern pattern) {
       return MADV_RANDOM;
     case AccessPattern::kWillNeed:
       return MADV_WILLNEED;
+    case AccessPattern::kDoneForNow:
+      return MADV_DONTNEED;
     case AccessPattern::kNormal:
       break;
   }

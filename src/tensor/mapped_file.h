@@ -11,8 +11,9 @@
 
 namespace qnext {
 
-// What the kernel is told about the reads to come (madvise).
-enum class AccessPattern { kNormal, kSequential, kRandom, kWillNeed };
+// What the kernel is told about the reads to come (madvise). kDoneForNow: none soon; the pages leave our resident set,
+// and come back from the file when they are touched again.
+enum class AccessPattern { kNormal, kSequential, kRandom, kWillNeed, kDoneForNow };
 
 class MappedFile {
  public:
