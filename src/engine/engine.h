@@ -1,0 +1,114 @@
+#pragma once
+// Engine: requests, memory and time. It owns the sequences, their K/V pages and state slots, and runs them together,
+// one mixed batch a step: a row for each sequence that decodes, chunks of prompts for those that do not yet. One thread
+// owns it. Sequences never influence each other's tokens: what a request gets depends on itself alone.
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/result.h"
+#include "engine/kv_cache.h"
+#include "engine/request.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/state_cache.h"
+#include "engine/token_history.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+
+namespace qnext {
+
+struct EngineConfig {
+  std::size_t context_tokens = 0;  // prompt and answer of one sequence, at most
+  std::size_t num_sequences = 1;   // that run at once; more wait
+  std::size_t max_waiting = 256;   // requests that wait; more are refused
+  DType kv_type = DType::kF32;     // kF32: exact; kBF16: half the memory
+  std::size_t page_tokens = 64;
+  std::optional<std::size_t> num_pages;    // none: enough for every sequence to fill its context
+  std::size_t prefill_chunk_tokens = 512;  // prompt tokens a step, of all sequences together
+};
+
+// Bytes of K/V pages and state slots that an engine of this config reserves (touched only as they fill).
+std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config);
+
+struct EngineStats {
+  std::uint64_t num_prefill_tokens = 0;
+  std::uint64_t num_decode_tokens = 0;
+  double prefill_s = 0;  // steps that had prompt tokens among their rows
+  double decode_s = 0;   // the others
+};
+
+class Engine {
+ public:
+  // `model` and `ops` must outlive the engine. Error: the memory that the config asks for is not there; the text says
+  // how much is, and what to change.
+  static Result<std::unique_ptr<Engine>> make(const Qwen3Next& model, const Ops& ops, const EngineConfig& config);
+
+  // Errors: check_request's; a prompt that leaves the context no room for an answer, or that no number of pages could
+  // hold; too many requests wait.
+  Result<RequestId> submit(Request request);
+
+  // Ends a request at the next step. One that has ended already, or never was, is no error.
+  void cancel(RequestId request_id);
+
+  // Runs one batch; nothing when idle. Returns what came of it: each accepted request gets its tokens in order, then
+  // exactly one FinishEvent. Valid until the next call.
+  const std::vector<Event>& step();
+
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+  const EngineStats& stats() const { return stats_; }
+  const EngineConfig& config() const { return config_; }
+  const KvCache& kv_cache() const { return kv_; }
+  const StateCache& state_cache() const { return states_; }
+
+  // Every page and slot is held by exactly who should hold it. Aborts when not.
+  void check_integrity() const;
+
+ private:
+  struct Sequence {
+    RequestId request_id;
+    Request request;
+    TokenHistory history;
+    KvSequence kv;
+    StateSlotId state_slot;
+    std::vector<TokenId> pending;  // tokens that have not run yet: what is left of the prompt, or the last new token
+    std::size_t num_pending_run = 0;
+    std::size_t num_new_tokens = 0;
+    bool cancelled = false;
+    bool finished = false;
+
+    std::size_t num_pending() const { return pending.size() - num_pending_run; }
+    bool decodes() const { return num_new_tokens > 0; }
+  };
+
+  Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
+
+  void end_cancelled();
+  StepPlan plan() const;
+  void admit(std::size_t num_admitted);
+  void run(std::span<const PlannedRows> rows);
+  void accept(Sequence& sequence, std::span<const float> logits);
+  void finish(Sequence& sequence, FinishReason reason, std::string error = {}, std::optional<TokenId> stop_token = {});
+  void drop_finished();
+
+  const Qwen3Next& model_;
+  const Ops& ops_;
+  EngineConfig config_;
+  KvCache kv_;
+  StateCache states_;
+  Sampler sampler_;
+  Arena scratch_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
+  std::deque<std::unique_ptr<Sequence>> waiting_;   // in order of arrival
+  std::vector<Event> events_;                       // of this step
+  std::vector<TokenId> batch_tokens_;
+  std::vector<SequenceSpan> batch_spans_;
+  std::uint32_t next_request_id_ = 0;
+  EngineStats stats_;
+};
+
+}  // namespace qnext

@@ -1,0 +1,48 @@
+#include "engine/request.h"
+
+#include <span>
+
+namespace qnext {
+namespace {
+
+Status check_ids(std::string_view field, std::span<const TokenId> ids, std::size_t vocabulary_tokens) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] < 0 || static_cast<std::size_t>(ids[i]) >= vocabulary_tokens) {
+      return error(
+          "{}[{}]: token id {} is outside the model's vocabulary, 0 to {}; was the text encoded with another "
+          "model's tokenizer?",
+          field, i, ids[i], vocabulary_tokens - 1);
+    }
+  }
+  return success();
+}
+
+}  // namespace
+
+std::string_view finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
+  }
+  QN_CHECK(false, "finish reason {}", static_cast<int>(reason));
+}
+
+Status check_request(const Request& request, std::size_t vocabulary_tokens) {
+  if (request.prompt.empty()) return error("prompt: it is empty; give at least one token");
+  if (request.max_new_tokens == 0) return error("max_new_tokens: found 0, expected at least 1");
+  if (request.num_logprobs && *request.num_logprobs > vocabulary_tokens) {
+    return error("num_logprobs: found {}, expected at most the vocabulary's {}", *request.num_logprobs,
+                 vocabulary_tokens);
+  }
+  QN_RETURN_IF_ERROR(check_ids("prompt", request.prompt, vocabulary_tokens));
+  QN_RETURN_IF_ERROR(check_ids("stop_token_ids", request.stop_token_ids, vocabulary_tokens));
+  return check_sampling_params(request.sampling, vocabulary_tokens);
+}
+
+}  // namespace qnext

@@ -1,0 +1,58 @@
+#pragma once
+// What goes into the engine and what comes out: requests and events, in token ids only. Text is the apps' business
+// (text/tokenizer.h, engine/stop_text.h).
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/units.h"
+#include "engine/sampling_params.h"
+
+namespace qnext {
+
+struct Request {
+  std::vector<TokenId> prompt;
+  std::size_t max_new_tokens = 0;  // at least 1; the context's end may come first
+  SamplingParams sampling;
+  std::vector<TokenId> stop_token_ids;      // any of them ends the answer; leave empty to ignore the model's own
+  std::optional<std::size_t> num_logprobs;  // report each token's log-probability, and the best num_logprobs beside it
+};
+
+struct TokenLogprob {
+  TokenId token_id = 0;
+  float logprob = 0;  // natural log, of the model's own distribution: before penalties, temperature and cuts
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled", "error"
+
+// A token of the answer. The stop token that ends it is none.
+struct TokenEvent {
+  TokenId token_id = 0;
+  std::optional<float> logprob;            // when the request asks for them
+  std::vector<TokenLogprob> top_logprobs;  // likeliest first
+};
+
+// The last event of a request: exactly one for each that was accepted.
+struct FinishEvent {
+  FinishReason reason = FinishReason::kStop;
+  std::optional<TokenId> stop_token_id;  // kStop: which one
+  std::string error;                     // kError: what is wrong, and what to do
+  std::size_t num_prompt_tokens = 0;
+  std::size_t num_new_tokens = 0;  // token events before this one
+};
+
+struct Event {
+  RequestId request_id;
+  std::variant<TokenEvent, FinishEvent> what;
+};
+
+// Rules that need no engine: a prompt, ids below vocabulary_tokens, at least one new token, sampling parameters in
+// range. Errors name the field, what was found and what is allowed.
+Status check_request(const Request& request, std::size_t vocabulary_tokens);
+
+}  // namespace qnext
