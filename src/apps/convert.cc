@@ -214,17 +214,11 @@ Result<TypeOverride> parse_type_override(const std::string& text) {
   if (equals == std::string::npos || equals == 0) {
     return error("--tensor-type {}: expected REGEX=TYPE, such as ffn_down_exps=q6_k", text);
   }
-  TypeOverride out;
-  out.text = text;
   const auto type = parse_export_type(text.substr(equals + 1), gguf_export_types());
   if (!type.ok()) return error("--tensor-type {}: {}", text, type.message());
-  out.type = *type;
-  try {
-    out.pattern = std::regex(text.substr(0, equals));
-  } catch (const std::regex_error& failure) {
-    return error("--tensor-type {}: not a regular expression (ECMAScript): {}", text, failure.what());
-  }
-  return out;
+  auto pattern = NamePattern::parse(text.substr(0, equals));
+  if (!pattern.ok()) return error("--tensor-type {}: {}", text, pattern.message());
+  return TypeOverride{.text = text, .pattern = std::move(*pattern), .type = *type};
 }
 
 Status check_destination(const std::string& dst, const std::vector<std::string>& source_files, bool to_gguf,

@@ -50,11 +50,11 @@ TEST(ConvertOptions, OverridesAreARegexAndAType) {
   const auto fine = parse_type_override("blk\\.(1|2)\\.=Q6_K");
   ASSERT_TRUE(fine.ok()) << fine.message();
   EXPECT_EQ(fine->type, DType::kQ6_K);
-  EXPECT_TRUE(std::regex_search("blk.2.attn_q.weight", fine->pattern));
-  EXPECT_FALSE(std::regex_search("blk.3.attn_q.weight", fine->pattern));
+  EXPECT_TRUE(fine->pattern.matches("blk.2.attn_q.weight"));
+  EXPECT_FALSE(fine->pattern.matches("blk.3.attn_q.weight"));
   EXPECT_THAT(parse_type_override("ffn").message(), HasSubstr("expected REGEX=TYPE"));
   EXPECT_THAT(parse_type_override("=q6_k").message(), HasSubstr("expected REGEX=TYPE"));
-  EXPECT_THAT(parse_type_override("(=q6_k").message(), HasSubstr("not a regular expression"));
+  EXPECT_THAT(parse_type_override("(=q6_k").message(), HasSubstr("not an extended regular expression"));
   EXPECT_THAT(parse_type_override("ffn=q9").message(), HasSubstr("\"q9\": expected one of"));
 }
 

@@ -49,8 +49,8 @@ TEST(ExportTypes, LetTheLastMatchingOverrideWin) {
   std::vector<NetworkTensor> tensors = {matrix_of(TensorRole::kOrdinary, 256), matrix_of(TensorRole::kMtp, 256)};
   tensors[1].gguf_name = "blk.1.some.weight";
   GgufTypeRules rules{DType::kQ4_K, {}};
-  rules.overrides.push_back({"some=q8_0", std::regex("some"), DType::kQ8_0});
-  rules.overrides.push_back({"^blk.1=q2_k", std::regex("^blk\\.1"), DType::kQ2_K});
+  rules.overrides.push_back({"some=q8_0", *NamePattern::parse("some"), DType::kQ8_0});
+  rules.overrides.push_back({"^blk.1=q2_k", *NamePattern::parse("^blk\\.1"), DType::kQ2_K});
   const auto types = choose_gguf_types(tensors, rules);
   ASSERT_TRUE(types.ok()) << types.message();
   EXPECT_EQ(types->at(0), DType::kQ8_0);
@@ -60,7 +60,7 @@ TEST(ExportTypes, LetTheLastMatchingOverrideWin) {
 TEST(ExportTypes, RefuseAnOverrideThatMatchesNoMatrix) {
   const std::vector<NetworkTensor> tensors = {matrix_of(TensorRole::kVector, 256)};
   GgufTypeRules rules;
-  rules.overrides.push_back({"some=q8_0", std::regex("some"), DType::kQ8_0});
+  rules.overrides.push_back({"some=q8_0", *NamePattern::parse("some"), DType::kQ8_0});
   const auto types = choose_gguf_types(tensors, rules);
   ASSERT_FALSE(types.ok());
   EXPECT_THAT(types.message(), ::testing::HasSubstr("some=q8_0: the pattern matches no matrix"));

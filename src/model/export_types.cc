@@ -74,7 +74,7 @@ Result<std::vector<DType>> choose_gguf_types(const std::vector<NetworkTensor>& t
     DType type = default_type(tensor.role, rules.type);
     if (tensor.role != TensorRole::kVector) {
       for (std::size_t i = 0; i < rules.overrides.size(); ++i) {
-        if (!std::regex_search(tensor.gguf_name, rules.overrides[i].pattern)) continue;
+        if (!rules.overrides[i].pattern.matches(tensor.gguf_name)) continue;
         matched[i] = true;
         type = rules.overrides[i].type;
       }

@@ -11,19 +11,19 @@
 // bf16. safetensors. One type for everything, as released checkpoints have it.
 
 #include <cstddef>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "model/export_network.h"
+#include "model/export_pattern.h"
 #include "tensor/dtype.h"
 
 namespace qnext {
 
 struct TypeOverride {
-  std::string text;    // as given, for errors
-  std::regex pattern;  // searched in the GGUF name
+  std::string text;     // as given, for errors
+  NamePattern pattern;  // of GGUF names
   DType type = DType::kBF16;
 };
 
