@@ -1,7 +1,10 @@
 // Vector decoders of weights: one struct a format with
-//   kStep        elements a call; divides kDotBlock and kChunk (dot-inl.h)
+//   kStep        elements that are decoded together; divides kDotBlock and kChunk (dot-inl.h)
 //   kStepBytes   their bytes
-//   decode(bytes, emit)   calls emit(k, v) for k = 0, kLanes, .. kStep: v has the values k .. k + kLanes, in order
+//   kParts       a step is cut into so many equal parts
+//   Step(bytes)  unpacks what the parts share; Step::part(p, emit) then calls emit(k, v) for each vector of part p in
+//                order: v has the values k .. k + kLanes of the step
+// The parts let a caller interleave several rows, whose sums would otherwise each wait for their own last addition.
 // The values are those of tensor/block_formats.h to the bit: the same operations in the same order, but that a
 // multiplication which is exact in f32 (few bits times few bits) is fused with the subtraction that follows.
 
@@ -82,6 +85,15 @@ HWY_INLINE FloatVec set_half(std::uint16_t half) {
 #endif
 }
 
+// Makes the compiler read the array from memory again. Left to itself it remembers the vectors just stored there and
+// gets their elements by shuffles, of which a CPU does one a cycle; a load can broadcast or widen at two a cycle.
+template <class T, std::size_t kCount>
+HWY_INLINE void keep_in_memory(T (&array)[kCount]) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  asm("" : "+m"(array));
+#endif
+}
+
 // scale * code for `count` codes.
 template <class Emit>
 HWY_INLINE void emit_scaled(std::size_t k, const std::int8_t* codes, std::size_t count, FloatVec scale, Emit emit) {
@@ -153,14 +165,28 @@ HWY_INLINE void emit_halves_affine(const std::uint8_t* bytes, FloatVec d, FloatV
 
 // ---- Plain types ----
 
+// The Step of a format without parts.
+template <class Format>
+struct WholeStep {
+  const std::byte* bytes;
+
+  template <class Emit>
+  HWY_INLINE void part(std::size_t, Emit emit) const {
+    Format::decode(bytes, emit);
+  }
+};
+
 template <class Element, DType kDType>
 struct PlainFormat {
   static constexpr DType kType = kDType;
   static constexpr std::size_t kStep = 4 * kLanes;
   static constexpr std::size_t kStepBytes = kStep * sizeof(Element);
+  static constexpr std::size_t kParts = 1;
 };
 
 struct FormatF32 : PlainFormat<float, DType::kF32> {
+  using Step = WholeStep<FormatF32>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     for (std::size_t k = 0; k < kStep; k += kLanes) {
@@ -170,6 +196,8 @@ struct FormatF32 : PlainFormat<float, DType::kF32> {
 };
 
 struct FormatF16 : PlainFormat<std::uint16_t, DType::kF16> {
+  using Step = WholeStep<FormatF16>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     for (std::size_t k = 0; k < kStep; k += kLanes) emit(k, load_halves(as_bytes(bytes) + 2 * k));
@@ -177,6 +205,8 @@ struct FormatF16 : PlainFormat<std::uint16_t, DType::kF16> {
 };
 
 struct FormatBF16 : PlainFormat<std::uint16_t, DType::kBF16> {
+  using Step = WholeStep<FormatBF16>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     for (std::size_t k = 0; k < kStep; k += kLanes) {
@@ -192,19 +222,29 @@ struct FormatF8E4M3 {
   static constexpr DType kType = DType::kF8E4M3;
   static constexpr std::size_t kStep = kFp8ScaleBlock;
   static constexpr std::size_t kStepBytes = kStep;
+  static constexpr std::size_t kParts = 2;
 
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, float scale, Emit emit) {
-    for (std::size_t k = 0; k < kStep; k += kLanes) {
-      emit(k, hn::Mul(from_e4m3(load_words(as_bytes(bytes) + k)), hn::Set(FloatTag(), scale)));
+  struct Step {
+    const std::byte* bytes;
+    float scale;
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      for (std::size_t k = 64 * p; k < 64 * (p + 1); k += kLanes) {
+        emit(k, hn::Mul(from_e4m3(load_words(as_bytes(bytes) + k)), hn::Set(FloatTag(), scale)));
+      }
     }
-  }
+  };
 
   static HWY_INLINE FloatVec from_e4m3(UintVec words) {
     const UintVec magnitude = hn::And(words, hn::Set(UintTag(), 0x7fu));
-    // Read as f32 the exponent is too small by 120; the product also normalises subnormals.
-    const FloatVec finite =
-        hn::Mul(hn::BitCast(FloatTag(), hn::ShiftLeft<20>(magnitude)), hn::Set(FloatTag(), 0x1p120f));
+    // The exponent's bias changes by 120. A subnormal (m/8 * 2^-6) is made as (1 + m/8) * 2^-6 - 2^-6: no subnormal f32
+    // arises on the way, on which CPUs are a hundred times slower.
+    const auto is_subnormal = hn::Lt(hn::BitCast(IntTag(), magnitude), hn::Set(IntTag(), 8));
+    const auto float_subnormal = hn::RebindMask(FloatTag(), is_subnormal);
+    const auto bias = hn::IfThenElse(is_subnormal, hn::Set(IntTag(), 121 << 23), hn::Set(IntTag(), 120 << 23));
+    const FloatVec biased = hn::BitCast(FloatTag(), hn::Add(hn::BitCast(IntTag(), hn::ShiftLeft<20>(magnitude)), bias));
+    const FloatVec finite = hn::Sub(biased, hn::IfThenElseZero(float_subnormal, hn::Set(FloatTag(), 0x1p-6f)));
     const auto is_nan = hn::Eq(magnitude, hn::Set(UintTag(), 0x7fu));
     const UintVec nan = hn::IfThenElseZero(is_nan, hn::Set(UintTag(), 0x7fc00000u));
     const UintVec sign = hn::ShiftLeft<24>(hn::Sub(words, magnitude));
@@ -220,6 +260,7 @@ struct BlockFormat {
   static constexpr DType kType = kDType;
   static constexpr std::size_t kStep = sizeof(Block) > 2 * kSmallBlock ? kSuperBlock : kSmallBlock;
   static constexpr std::size_t kStepBytes = sizeof(Block);
+  static constexpr std::size_t kParts = kStep == kSuperBlock ? 4 : 1;
 
   // Blocks are read in place: the structs are packed, so that any address will do.
   static HWY_INLINE const Block& at(const std::byte* bytes) { return *reinterpret_cast<const Block*>(bytes); }
@@ -228,6 +269,8 @@ struct BlockFormat {
 inline constexpr std::array<std::int8_t, 16> kQ4Levels = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
 
 struct FormatQ4_0 : BlockFormat<BlockQ4_0, DType::kQ4_0> {
+  using Step = WholeStep<FormatQ4_0>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     emit_halves(0, at(bytes).codes, set_half(at(bytes).d), kQ4Levels, emit);
@@ -235,6 +278,8 @@ struct FormatQ4_0 : BlockFormat<BlockQ4_0, DType::kQ4_0> {
 };
 
 struct FormatIQ4_NL : BlockFormat<BlockIQ4_NL, DType::kIQ4_NL> {
+  using Step = WholeStep<FormatIQ4_NL>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     emit_halves(0, at(bytes).codes, set_half(at(bytes).d), kIq4Levels, emit);
@@ -242,6 +287,8 @@ struct FormatIQ4_NL : BlockFormat<BlockIQ4_NL, DType::kIQ4_NL> {
 };
 
 struct FormatMXFP4 : BlockFormat<BlockMXFP4, DType::kMXFP4> {
+  using Step = WholeStep<FormatMXFP4>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     emit_halves(0, at(bytes).codes, hn::Set(FloatTag(), mxfp4_scale(at(bytes).exponent)), kMxfp4Levels, emit);
@@ -249,6 +296,8 @@ struct FormatMXFP4 : BlockFormat<BlockMXFP4, DType::kMXFP4> {
 };
 
 struct FormatQ4_1 : BlockFormat<BlockQ4_1, DType::kQ4_1> {
+  using Step = WholeStep<FormatQ4_1>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     emit_halves_affine(at(bytes).codes, set_half(at(bytes).d), set_half(at(bytes).m), emit);
@@ -256,6 +305,8 @@ struct FormatQ4_1 : BlockFormat<BlockQ4_1, DType::kQ4_1> {
 };
 
 struct FormatQ8_0 : BlockFormat<BlockQ8_0, DType::kQ8_0> {
+  using Step = WholeStep<FormatQ8_0>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     emit_scaled(0, at(bytes).codes, 32, set_half(at(bytes).d), emit);
@@ -285,6 +336,8 @@ HWY_INLINE void unpack_five_bits(std::int8_t* codes, const std::uint8_t* nibbles
 }
 
 struct FormatQ5_0 : BlockFormat<BlockQ5_0, DType::kQ5_0> {
+  using Step = WholeStep<FormatQ5_0>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     std::int8_t codes[32];
@@ -294,6 +347,8 @@ struct FormatQ5_0 : BlockFormat<BlockQ5_0, DType::kQ5_0> {
 };
 
 struct FormatQ5_1 : BlockFormat<BlockQ5_1, DType::kQ5_1> {
+  using Step = WholeStep<FormatQ5_1>;
+
   template <class Emit>
   static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
     std::int8_t codes[32];

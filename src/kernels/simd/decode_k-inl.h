@@ -20,12 +20,6 @@ HWY_INLINE void scale_sixteen(float* out, const std::int8_t* scales, std::uint16
   }
 }
 
-// Sub-blocks of 16: scales[s] * code.
-template <class Emit>
-HWY_INLINE void emit_sixteens(const std::int8_t* codes, const float* scales, Emit emit) {
-  for (std::size_t s = 0; s < 16; ++s) emit_scaled(16 * s, codes + 16 * s, 16, hn::Set(FloatTag(), scales[s]), emit);
-}
-
 // 2-bit codes of Q2_K and Q3_K: `take(byte vector, run of 32 elements, offset in the run)` makes a code of each.
 template <class Take>
 HWY_INLINE void unpack_two_bits(std::int8_t* out, const std::uint8_t* packed, const Take& take) {
@@ -50,24 +44,34 @@ struct FormatQ2_K : BlockFormat<BlockQ2_K, DType::kQ2_K> {
     }
   };
 
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
-    const ByteTag16 tag;
-    const auto scales_mins = hn::LoadU(tag, block.scales_mins);
-    alignas(16) std::int8_t sub[2][16];  // scales, mins
-    hn::Store(hn::And(scales_mins, hn::Set(tag, 0xf)), tag, reinterpret_cast<std::uint8_t*>(sub[0]));
-    hn::Store(hn::ShiftRight<4>(scales_mins), tag, reinterpret_cast<std::uint8_t*>(sub[1]));
+  struct Step {
     alignas(64) float scales[16];
     alignas(64) float mins[16];
-    scale_sixteen(scales, sub[0], block.d);
-    scale_sixteen(mins, sub[1], block.dmin);
     alignas(64) std::int8_t codes[kSuperBlock];
-    unpack_two_bits(codes, block.codes, Take());
-    for (std::size_t s = 0; s < 16; ++s) {
-      emit_affine(16 * s, codes + 16 * s, 16, hn::Set(FloatTag(), scales[s]), hn::Set(FloatTag(), mins[s]), emit);
+
+    HWY_INLINE explicit Step(const std::byte* bytes) {
+      const Block& block = at(bytes);
+      const ByteTag16 tag;
+      const auto scales_mins = hn::LoadU(tag, block.scales_mins);
+      alignas(16) std::uint8_t sub[2][16];  // scales, mins
+      hn::Store(hn::And(scales_mins, hn::Set(tag, 0xf)), tag, sub[0]);
+      hn::Store(hn::ShiftRight<4>(scales_mins), tag, sub[1]);
+      scale_sixteen(scales, reinterpret_cast<const std::int8_t*>(sub[0]), block.d);
+      scale_sixteen(mins, reinterpret_cast<const std::int8_t*>(sub[1]), block.dmin);
+      unpack_two_bits(codes, block.codes, Take());
+      keep_in_memory(scales);
+      keep_in_memory(mins);
+      keep_in_memory(codes);
     }
-  }
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      HWY_UNROLL(4)
+      for (std::size_t s = 4 * p; s < 4 * (p + 1); ++s) {
+        emit_affine(16 * s, codes + 16 * s, 16, hn::Set(FloatTag(), scales[s]), hn::Set(FloatTag(), mins[s]), emit);
+      }
+    }
+  };
 };
 
 struct FormatQ3_K : BlockFormat<BlockQ3_K, DType::kQ3_K> {
@@ -82,15 +86,26 @@ struct FormatQ3_K : BlockFormat<BlockQ3_K, DType::kQ3_K> {
     }
   };
 
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
+  struct Step {
     alignas(64) float scales[16];
-    scale_sixteen(scales, unpack_q3_k_scales(block.scales).data(), block.d);
     alignas(64) std::int8_t codes[kSuperBlock];
-    unpack_two_bits(codes, block.codes, Take{block.high_bits});
-    emit_sixteens(codes, scales, emit);
-  }
+
+    HWY_INLINE explicit Step(const std::byte* bytes) {
+      const Block& block = at(bytes);
+      scale_sixteen(scales, unpack_q3_k_scales(block.scales).data(), block.d);
+      unpack_two_bits(codes, block.codes, Take{block.high_bits});
+      keep_in_memory(scales);
+      keep_in_memory(codes);
+    }
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      HWY_UNROLL(4)
+      for (std::size_t s = 4 * p; s < 4 * (p + 1); ++s) {
+        emit_scaled(16 * s, codes + 16 * s, 16, hn::Set(FloatTag(), scales[s]), emit);
+      }
+    }
+  };
 };
 
 // The products d * scale (sub[0 .. 8)) and dmin * min (sub[8 .. 16)) of a Q4_K or Q5_K block. As unpack_scales_mins(),
@@ -129,35 +144,48 @@ HWY_INLINE void scale_sub_blocks(float* sub, const Block& block) {
 }
 
 struct FormatQ4_K : BlockFormat<BlockQ4_K, DType::kQ4_K> {
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
+  struct Step {
+    const Block& block;
     alignas(64) float sub[16];
-    scale_sub_blocks(sub, block);
-    for (std::size_t c = 0; c < 4; ++c) {
-      const AffineCodes low(hn::Set(FloatTag(), sub[2 * c]), hn::Set(FloatTag(), sub[2 * c + 8]));
-      const AffineCodes high(hn::Set(FloatTag(), sub[2 * c + 1]), hn::Set(FloatTag(), sub[2 * c + 9]));
-      const std::uint8_t* codes = block.codes + 32 * c;
-      const std::size_t k = 64 * c;
+
+    HWY_INLINE explicit Step(const std::byte* bytes) : block(at(bytes)) {
+      scale_sub_blocks(sub, block);
+      keep_in_memory(sub);
+    }
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      const AffineCodes low(hn::Set(FloatTag(), sub[2 * p]), hn::Set(FloatTag(), sub[2 * p + 8]));
+      const AffineCodes high(hn::Set(FloatTag(), sub[2 * p + 1]), hn::Set(FloatTag(), sub[2 * p + 9]));
+      const std::uint8_t* codes = block.codes + 32 * p;
+      const std::size_t k = 64 * p;
       for (std::size_t j = 0; j < 32; j += kLanes) emit(k + j, low(load_words(codes + j)));
       for (std::size_t j = 0; j < 32; j += kLanes) emit(k + 32 + j, high(hn::ShiftRight<4>(load_words(codes + j))));
     }
-  }
+  };
 };
 
 struct FormatQ5_K : BlockFormat<BlockQ5_K, DType::kQ5_K> {
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
+  struct Step {
     alignas(64) float sub[16];
-    scale_sub_blocks(sub, block);
     alignas(64) std::int8_t codes[kSuperBlock];
-    unpack(codes, block);
-    for (std::size_t s = 0; s < 8; ++s) {
-      const FloatVec scale = hn::Set(FloatTag(), sub[s]);
-      emit_affine(32 * s, codes + 32 * s, 32, scale, hn::Set(FloatTag(), sub[s + 8]), emit);
+
+    HWY_INLINE explicit Step(const std::byte* bytes) {
+      scale_sub_blocks(sub, at(bytes));
+      unpack(codes, at(bytes));
+      keep_in_memory(sub);
+      keep_in_memory(codes);
     }
-  }
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      HWY_UNROLL(4)
+      for (std::size_t s = 2 * p; s < 2 * (p + 1); ++s) {
+        const FloatVec scale = hn::Set(FloatTag(), sub[s]);
+        emit_affine(32 * s, codes + 32 * s, 32, scale, hn::Set(FloatTag(), sub[s + 8]), emit);
+      }
+    }
+  };
 
   static HWY_INLINE void unpack(std::int8_t* out, const Block& block) {
     const ByteTag tag;
@@ -179,40 +207,56 @@ struct FormatQ5_K : BlockFormat<BlockQ5_K, DType::kQ5_K> {
 };
 
 struct FormatQ6_K : BlockFormat<BlockQ6_K, DType::kQ6_K> {
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
-    alignas(64) float scales[16];
-    scale_sixteen(scales, block.scales, block.d);
-    // Runs of 32 codes: run p of half h (elements 128h + 32p ..) lies at kHalf * h + kRun * p.
-    alignas(64) std::int8_t codes[kSuperBlock];
+  // Where runs of 32 codes lie once unpacked: run r of half h (elements 128h + 32r ..) at kHalf * h + kRun * r.
 #if HWY_TARGET == HWY_AVX3
-    constexpr std::size_t kHalf = 32, kRun = 64;  // both halves in one vector
+  static constexpr std::size_t kHalf = 32, kRun = 64;  // one vector has the run of both halves
+#else
+  static constexpr std::size_t kHalf = 128, kRun = 32;
+#endif
+
+  struct Step {
+    alignas(64) float scales[16];
+    alignas(64) std::int8_t codes[kSuperBlock];
+
+    HWY_INLINE explicit Step(const std::byte* bytes) {
+      scale_sixteen(scales, at(bytes).scales, at(bytes).d);
+      unpack(codes, at(bytes));
+      keep_in_memory(scales);
+      keep_in_memory(codes);
+    }
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      HWY_UNROLL(4)
+      for (std::size_t s = 4 * p; s < 4 * (p + 1); ++s) {
+        const std::int8_t* sub_block = codes + kHalf * (s / 8) + kRun * (s / 2 % 4) + 16 * (s % 2);
+        emit_scaled(16 * s, sub_block, 16, hn::Set(FloatTag(), scales[s]), emit);
+      }
+    }
+  };
+
+  static HWY_INLINE void unpack(std::int8_t* codes, const Block& block) {
+#if HWY_TARGET == HWY_AVX3
     const hn::ScalableTag<std::uint8_t> tag;
     const ByteTag half_tag;
     const auto low0 = hn::Combine(tag, hn::LoadU(half_tag, block.low_bits + 64), hn::LoadU(half_tag, block.low_bits));
     const auto low1 =
         hn::Combine(tag, hn::LoadU(half_tag, block.low_bits + 96), hn::LoadU(half_tag, block.low_bits + 32));
-    store_runs<kRun>(codes, tag, low0, low1, hn::LoadU(tag, block.high_bits));
+    store_runs(codes, tag, low0, low1, hn::LoadU(tag, block.high_bits));
 #else
-    constexpr std::size_t kHalf = 128, kRun = 32;
     const ByteTag tag;
     for (std::size_t h = 0; h < 2; ++h) {
       for (std::size_t j = 0; j < 32; j += kByteLanes) {
         const std::uint8_t* low_bits = block.low_bits + 64 * h + j;
-        store_runs<kRun>(codes + kHalf * h + j, tag, hn::LoadU(tag, low_bits), hn::LoadU(tag, low_bits + 32),
-                         hn::LoadU(tag, block.high_bits + 32 * h + j));
+        store_runs(codes + kHalf * h + j, tag, hn::LoadU(tag, low_bits), hn::LoadU(tag, low_bits + 32),
+                   hn::LoadU(tag, block.high_bits + 32 * h + j));
       }
     }
 #endif
-    for (std::size_t s = 0; s < 16; ++s) {
-      const std::int8_t* at = codes + kHalf * (s / 8) + kRun * (s / 2 % 4) + 16 * (s % 2);
-      emit_scaled(16 * s, at, 16, hn::Set(FloatTag(), scales[s]), emit);
-    }
   }
 
   // The codes, less 32, of the four runs whose low bits are in low0 and low1 (two each) and high bits in `high`.
-  template <std::size_t kRun, class Tag, class V>
+  template <class Tag, class V>
   static HWY_INLINE void store_runs(std::int8_t* out, Tag tag, V low0, V low1, V high) {
     auto* codes = reinterpret_cast<std::uint8_t*>(out);
     const V nibble = hn::Set(tag, 0xf);
@@ -230,15 +274,21 @@ struct FormatQ6_K : BlockFormat<BlockQ6_K, DType::kQ6_K> {
 };
 
 struct FormatIQ4_XS : BlockFormat<BlockIQ4_XS, DType::kIQ4_XS> {
-  template <class Emit>
-  static HWY_INLINE void decode(const std::byte* bytes, Emit emit) {
-    const Block& block = at(bytes);
-    const float d = f16_to_f32(block.d);
-    for (std::size_t s = 0; s < 8; ++s) {
-      const FloatVec scale = hn::Set(FloatTag(), d * static_cast<float>(iq4_xs_scale(block, s)));
-      emit_halves(32 * s, block.codes + 16 * s, scale, kIq4Levels, emit);
+  struct Step {
+    const Block& block;
+    float d;
+
+    HWY_INLINE explicit Step(const std::byte* bytes) : block(at(bytes)), d(f16_to_f32(block.d)) {}
+
+    template <class Emit>
+    HWY_INLINE void part(std::size_t p, Emit emit) const {
+      HWY_UNROLL(4)
+      for (std::size_t s = 2 * p; s < 2 * (p + 1); ++s) {
+        const FloatVec scale = hn::Set(FloatTag(), d * static_cast<float>(iq4_xs_scale(block, s)));
+        emit_halves(32 * s, block.codes + 16 * s, scale, kIq4Levels, emit);
+      }
     }
-  }
+  };
 };
 
 }  // namespace qnext::HWY_NAMESPACE
