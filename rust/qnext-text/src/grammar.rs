@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarInit, TopLevelGrammar};
+use llguidance::earley::lexerspec::LexerSpec;
+use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use llguidance::{Matcher, ParserFactory};
 
@@ -83,7 +85,7 @@ impl Factory {
         let words: Vec<Vec<u8>> = (0..num_ids as u32).map(|id| trie_word(&tokenizer, id)).collect();
         let trie = TokTrie::from(&TokRxInfo::new(num_ids as u32, first_end), &words).with_eos_tokens(end_ids);
         let environment: TokEnv = Arc::new(Environment { tokenizer, trie });
-        let slices = llguidance::earley::SlicedBiasComputer::general_slices();
+        let slices = SlicedBiasComputer::general_slices();
         let mut parsers = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices).map_err(|e| e.to_string())?;
         parsers.quiet();
         // Errors go to the user; the parser's state and the grammar's dump do not.
@@ -105,11 +107,33 @@ impl Factory {
             GrammarKind::Choice => TopLevelGrammar::from_regex(&one_of(text)?),
             GrammarKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
         };
-        let matcher = Matcher::new(self.parsers.create_parser(grammar));
+        let environment = Some(self.parsers.tok_env().clone());
+        let compiled = GrammarInit::Serialized(grammar).to_internal(environment, self.parsers.limits().clone());
+        let (grammar, lexer) = compiled.map_err(|e| clean(&e.to_string()))?;
+        self.rehearse_first_byte(&lexer)?;
+        let matcher = Matcher::new(self.parsers.create_parser_from_init_default(GrammarInit::Internal(grammar, lexer)));
         match matcher.get_error() {
             Some(error) => Err(clean(&error)),
             None => Ok(ConstrainedText { matcher, num_ids: self.num_ids }),
         }
+    }
+}
+
+impl Factory {
+    /// llguidance 1.9.1 builds a parser by trying every first byte before it sets a limit, so that a lexeme such as a number
+    /// that is a multipleOf 99999989 takes all of the memory. The same work under the limit comes first.
+    fn rehearse_first_byte(&self, lexer: &LexerSpec) -> Result<(), String> {
+        let mut limits = self.parsers.limits().clone();
+        let mut lexemes = lexer.to_regex_vec(&mut limits).map_err(|e| clean(&e.to_string()))?;
+        lexemes.set_fuel(limits.initial_lexer_fuel);
+        let start = lexemes.initial_state(&lexer.all_lexemes());
+        for byte in 0..=u8::MAX {
+            lexemes.transition(start, byte);
+            if let Some(error) = lexemes.get_error() {
+                return Err(format!("the grammar is too large: {error}"));
+            }
+        }
+        Ok(())
     }
 }
 

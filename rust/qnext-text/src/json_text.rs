@@ -36,43 +36,105 @@ pub fn tojson(state: &State, value: &Value, ensure_ascii: Option<bool>, indent: 
         key_separator,
     };
     kwargs.assert_all_used()?;
-    let mut out = String::new();
-    write(&mut out, value, &style, 0)?;
+    let mut writer = Writer { state, style, out: String::new() };
+    writer.write(value, 0)?;
     // Walking a value costs more than copying bytes; minijinja's own tojson charges the same.
-    state.consume_fuel(out.len() as u64 / 4)?;
-    Ok(Value::from(out))
+    state.consume_fuel(writer.out.len() as u64 / 4)?;
+    Ok(Value::from(writer.out))
 }
 
 fn failed(what: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, format!("tojson: {what}"))
 }
 
-fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(failed(format!("the value is nested more than {MAX_DEPTH} deep")));
-    }
-    match value.kind() {
-        ValueKind::None => out.push_str("null"),
-        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
-        ValueKind::Number => out.push_str(&number(value)?),
-        ValueKind::String => write_text(out, value.as_str().unwrap_or_default(), style.ensure_ascii),
-        ValueKind::Seq | ValueKind::Iterable => {
-            let items = value.try_iter()?.map(|item| (None, item)).collect();
-            write_items(out, items, style, depth, ['[', ']'])?;
+struct Writer<'a, 'state, 'env> {
+    state: &'a State<'state, 'env>,
+    style: Style,
+    out: String,
+}
+
+impl Writer<'_, '_, '_> {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        // Now and not at the end: a value that holds another one many times over is larger than what was paid for it.
+        self.state.consume_fuel(4)?;
+        if depth > MAX_DEPTH {
+            return Err(failed(format!("the value is nested more than {MAX_DEPTH} deep")));
         }
-        ValueKind::Map => {
-            let mut items: Vec<(Option<String>, Value)> = vec![];
-            for key in value.try_iter()? {
-                items.push((Some(key_text(&key)?), value.get_item(&key)?));
+        match value.kind() {
+            ValueKind::None => self.out.push_str("null"),
+            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.out.push_str(&number(value)?),
+            ValueKind::String => self.write_text(value.as_str().unwrap_or_default()),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter()?.map(|item| (None, item)).collect();
+                self.write_items(items, depth, ['[', ']'])?;
             }
-            if style.sort_keys {
-                items.sort_by(|a, b| a.0.cmp(&b.0));
+            ValueKind::Map => {
+                let mut items: Vec<(Option<String>, Value)> = vec![];
+                for key in value.try_iter()? {
+                    items.push((Some(key_text(&key)?), value.get_item(&key)?));
+                }
+                if self.style.sort_keys {
+                    items.sort_by(|a, b| a.0.cmp(&b.0));
+                }
+                self.write_items(items, depth, ['{', '}'])?;
             }
-            write_items(out, items, style, depth, ['{', '}'])?;
+            other => return Err(failed(format!("{other} is not JSON serializable"))),
         }
-        other => return Err(failed(format!("{other} is not JSON serializable"))),
+        Ok(())
     }
-    Ok(())
+
+    fn write_items(&mut self, items: Vec<(Option<String>, Value)>, depth: usize, brackets: [char; 2]) -> Result<(), Error> {
+        self.out.push(brackets[0]);
+        let empty = items.is_empty();
+        for (item_idx, (key, item)) in items.into_iter().enumerate() {
+            if item_idx > 0 {
+                self.out.push_str(&self.style.item_separator);
+            }
+            self.new_line(depth + 1);
+            if let Some(key) = key {
+                self.write_text(&key);
+                self.out.push_str(&self.style.key_separator);
+            }
+            self.write(&item, depth + 1)?;
+        }
+        if !empty {
+            self.new_line(depth);
+        }
+        self.out.push(brackets[1]);
+        Ok(())
+    }
+
+    fn new_line(&mut self, depth: usize) {
+        if let Some(indent) = &self.style.indent {
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(indent.as_str(), depth));
+        }
+    }
+
+    /// Escapes as json.encoder's py_encode_basestring(_ascii) does.
+    fn write_text(&mut self, text: &str) {
+        use std::fmt::Write;
+        self.out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                c if c < ' ' || (self.style.ensure_ascii && c > '~') => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        let _ = write!(self.out, "\\u{unit:04x}");
+                    }
+                }
+                c => self.out.push(c),
+            }
+        }
+        self.out.push('"');
+    }
 }
 
 fn number(value: &Value) -> Result<String, Error> {
@@ -87,61 +149,4 @@ fn key_text(key: &Value) -> Result<String, Error> {
         ValueKind::Number => number(key)?,
         other => return Err(failed(format!("a key must be text or a number, not {other}"))),
     })
-}
-
-fn write_items(
-    out: &mut String,
-    items: Vec<(Option<String>, Value)>,
-    style: &Style,
-    depth: usize,
-    brackets: [char; 2],
-) -> Result<(), Error> {
-    let new_line = |out: &mut String, depth: usize| {
-        if let Some(indent) = &style.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(indent.as_str(), depth));
-        }
-    };
-    out.push(brackets[0]);
-    let empty = items.is_empty();
-    for (item_idx, (key, item)) in items.into_iter().enumerate() {
-        if item_idx > 0 {
-            out.push_str(&style.item_separator);
-        }
-        new_line(out, depth + 1);
-        if let Some(key) = key {
-            write_text(out, &key, style.ensure_ascii);
-            out.push_str(&style.key_separator);
-        }
-        write(out, &item, style, depth + 1)?;
-    }
-    if !empty {
-        new_line(out, depth);
-    }
-    out.push(brackets[1]);
-    Ok(())
-}
-
-/// Escapes as json.encoder's py_encode_basestring(_ascii) does.
-fn write_text(out: &mut String, text: &str, ensure_ascii: bool) {
-    use std::fmt::Write;
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' || (ensure_ascii && c > '~') => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }

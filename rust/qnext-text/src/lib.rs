@@ -3,6 +3,7 @@
 //! The modules named `*_abi` hold every `extern "C"` function and all of the unsafe code; the others are plain Rust.
 
 mod abi;
+mod bounds;
 mod byte_level;
 mod grammar;
 mod grammar_abi;
@@ -12,6 +13,7 @@ mod python_str;
 mod split;
 mod template;
 mod template_abi;
+mod template_source;
 mod token_table;
 mod tokenizer;
 mod tokenizer_abi;

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Output, State, Value};
 
-use crate::python_str;
+use crate::{bounds, python_str};
 
 /// float.__repr__: the shortest digits that read back the same, with an exponent from 1e16 on and below 1e-4.
 /// `special` spells not-a-number and infinity, which json.dumps and repr spell differently.
@@ -30,15 +30,18 @@ pub fn float_repr(value: f64, special: [&str; 2]) -> String {
     }
 }
 
-/// str(x).
-fn text_of(value: &Value) -> Option<String> {
-    let float = value.kind() == ValueKind::Number && !value.is_integer();
-    float.then(|| f64::try_from(value.clone()).ok()).flatten().map(|f| float_repr(f, ["nan", "inf"]))
+/// str(x) where minijinja's text is not Python's (floats far from 1) or not bounded (containers).
+fn text_of(state: &State, value: &Value) -> Result<Option<String>, Error> {
+    match value.kind() {
+        ValueKind::Number if !value.is_integer() => Ok(Some(float_repr(f64::try_from(value.clone())?, ["nan", "inf"]))),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => bounds::print_container(state, value).map(Some),
+        _ => Ok(None),
+    }
 }
 
-/// What `{{ x }}` prints: minijinja's text, which is Python's but for floats far from 1.
+/// What `{{ x }}` prints.
 pub fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match text_of(value) {
+    match text_of(state, value)? {
         Some(text) => out.write_str(&text).map_err(Error::from),
         None => minijinja::escape_formatter(out, state, value),
     }
@@ -54,19 +57,49 @@ pub fn call_method(state: &mut State, value: &Value, method: &str, args: &[Value
 
 /// The filter `string`: str(x).
 pub fn string(state: &mut State, value: &Value) -> Result<Value, Error> {
-    match text_of(value) {
+    match text_of(state, value)? {
         Some(text) => Ok(Value::from(text)),
         None => minijinja::filters::string(state, value),
     }
 }
 
 /// The filter `trim`: str(x).strip(chars).
-pub fn trim(value: &Value, chars: Option<String>) -> String {
-    let text = value.to_string();
-    match chars {
+pub fn trim(state: &mut State, value: &Value, chars: Option<String>) -> Result<String, Error> {
+    let text = text_of(state, value)?.unwrap_or_else(|| value.to_string());
+    Ok(match chars {
         Some(chars) => text.trim_matches(|c| chars.contains(c)).to_string(),
         None => text.trim_matches(python_str::is_space).to_string(),
+    })
+}
+
+/// The filter `escape`, spelt as markupsafe spells it.
+pub fn escape(state: &mut State, value: &Value) -> Result<Value, Error> {
+    if value.is_safe() {
+        return Ok(value.clone());
     }
+    let text = text_of(state, value)?.unwrap_or_else(|| value.to_string());
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\'' => out.push_str("&#39;"),
+            '"' => out.push_str("&#34;"),
+            c => out.push(c),
+        }
+    }
+    Ok(Value::from_safe_string(out))
+}
+
+/// The test `iterable`: iter(x) works.
+pub fn is_iterable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
+}
+
+/// The test `sequence`: len(x) works and it has items.
+pub fn is_sequence(value: &Value) -> bool {
+    is_iterable(value) && (value.kind() != ValueKind::Iterable || value.len().is_some())
 }
 
 pub fn raise_exception(message: &Value) -> Result<Value, Error> {

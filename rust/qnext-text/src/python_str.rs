@@ -59,19 +59,20 @@ fn split(s: &str, args: &[Value], from_right: bool) -> Result<Value, Error> {
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// Runs of white space separate; none at either end; what is left after `most` cuts keeps its inner white space.
+/// Runs of white space separate, and none is left at either end; after `most` cuts, only the end where cutting goes on is bare.
 fn split_at_spaces(s: &str, most: usize, from_right: bool) -> Vec<&str> {
+    let bare = |s| if from_right { str::trim_end_matches(s, is_space) } else { str::trim_start_matches(s, is_space) };
     let mut parts = vec![];
-    let mut rest = s.trim_matches(is_space);
+    let mut rest = bare(s);
     while !rest.is_empty() {
-        let cut = if from_right {
-            rest.char_indices().rev().find(|(_, c)| is_space(*c)).map(|(at, c)| (&rest[at + c.len_utf8()..], &rest[..at]))
-        } else {
-            rest.char_indices().find(|(_, c)| is_space(*c)).map(|(at, _)| (&rest[..at], &rest[at..]))
+        let cut = match parts.len() < most {
+            false => None,
+            true if from_right => rest.rfind(is_space).map(|at| (rest[at..].trim_start_matches(is_space), &rest[..at])),
+            true => rest.find(is_space).map(|at| (&rest[..at], &rest[at..])),
         };
-        let (part, others) = cut.filter(|_| parts.len() < most).unwrap_or((rest, ""));
+        let (part, others) = cut.unwrap_or((rest, ""));
         parts.push(part);
-        rest = others.trim_matches(is_space);
+        rest = bare(others);
     }
     if from_right {
         parts.reverse();

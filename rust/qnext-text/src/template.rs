@@ -1,19 +1,27 @@
 //! Chat templates: minijinja set up as transformers sets up jinja2 (utils/chat_template_utils.py, `_compile_jinja_template`):
 //! trim_blocks, lstrip_blocks, loop controls, a plain `tojson`, raise_exception, strftime_now, and the `generation` tag.
+//!
+//! What jinja2 has and this has not: `%` between texts, unary plus, `is callable`, lipsum, cycler, and the filters truncate, center,
+//! wordcount and others for web pages. Such a template ends with an error that names the line. Texts and numbers compare
+//! without an error.
 
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, UndefinedBehavior, Value};
+use minijinja_contrib::globals::joiner;
 
-use crate::{json_text, python};
+use crate::template_source::{self, BOUNDED_MEMBER, BOUNDED_VALUE};
+use crate::{bounds, json_text, python};
 
 const NAME: &str = "chat_template";
-/// A template is some kilobytes; the largest that we know has 20.
-const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// The largest template that we know has 20 KB.
+const MAX_SOURCE_BYTES: usize = 256 << 10;
 /// About a second of work, and at most 512 MB of text made on the way; a conversation of a thousand messages needs 1% of it.
 const FUEL: u64 = 8_000_000;
+/// Blocks within blocks; a macro counts as four.
+const MAX_RECURSION: usize = 200;
 
 pub struct Template {
     environment: Environment<'static>,
@@ -60,12 +68,20 @@ impl Template {
         environment.set_formatter(python::print);
         environment.set_unknown_method_callback(python::call_method);
         environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(MAX_RECURSION);
         environment.add_filter("tojson", json_text::tojson);
         environment.add_filter("string", python::string);
         environment.add_filter("trim", python::trim);
+        environment.add_filter("e", python::escape);
+        environment.add_filter("escape", python::escape);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
+        environment.add_function(BOUNDED_VALUE, bounds::bounded_value);
+        environment.add_function(BOUNDED_MEMBER, bounds::bounded_member);
+        environment.add_function("joiner", joiner);
         environment.add_function("raise_exception", |message: Value| python::raise_exception(&message));
         environment.add_function("strftime_now", |format: &str| python::strftime_now(format));
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(describe)?;
+        environment.add_template_owned(NAME, template_source::rewrite(source)).map_err(describe)?;
         Ok(Template { environment })
     }
 
@@ -114,79 +130,4 @@ fn describe(error: Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// `{% generation %}` marks the assistant's text for training and prints its body; minijinja does not know it.
-/// A `with` block without variables is the same to a reader: the body, in a scope of its own.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find('{') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let end = match rest.as_bytes().get(1) {
-            Some(b'#') => rest.find("#}").map(|end| end + 2),
-            Some(b'{') => end_of_code(rest, "}}"),
-            Some(b'%') => end_of_code(rest, "%}"),
-            _ => Some(1),
-        };
-        let tag = &rest[..end.unwrap_or(rest.len())];
-        rest = &rest[tag.len()..];
-        match tag_name(tag) {
-            "generation" => out.push_str(&tag.replacen("generation", "with", 1)),
-            "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endwith", 1)),
-            "raw" => {
-                // Nothing inside is code.
-                let end = rest.match_indices("{%").map(|(at, _)| at).find(|at| tag_name(&rest[*at..]) == "endraw").unwrap_or(rest.len());
-                out.push_str(tag);
-                out.push_str(&rest[..end]);
-                rest = &rest[end..];
-            }
-            _ => out.push_str(tag),
-        }
-    }
-    out + rest
-}
-
-/// The first word of `{%- word ...`, or nothing.
-fn tag_name(tag: &str) -> &str {
-    let Some(inner) = tag.strip_prefix("{%") else { return "" };
-    let inner = inner.trim_start_matches(['-', '+']).trim_start();
-    let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
-    &inner[..end]
-}
-
-/// Where the code that begins `source` ends, after `close`, which does not count inside a string.
-fn end_of_code(source: &str, close: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in source.char_indices().skip(2) {
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(q) if c == q => quote = None,
-            Some(_) => (),
-            None if c == '"' || c == '\'' => quote = Some(c),
-            None if source[at..].starts_with(close) => return Some(at + close.len()),
-            None => (),
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generation_tags_become_with_blocks() {
-        let same = |text: &str| assert_eq!(without_generation_tags(text), text);
-        assert_eq!(without_generation_tags("a{%- generation -%}b{% endgeneration%}c"), "a{%- with -%}b{% endwith%}c");
-        same("{# {% generation %} #}");
-        same("{{ '{% generation %}' }}");
-        same("{{ \"\\\"}}{% generation %}\" }}");
-        same("{% raw %}{% generation %}{% endraw %}");
-        same("{% if generation %}{% endif %} { { {");
-        assert_eq!(without_generation_tags("{% raw %}{{ {% endraw %}{% generation %}"), "{% raw %}{{ {% endraw %}{% with %}");
-    }
 }
