@@ -84,7 +84,7 @@ struct AttendProblem {
 };
 
 Tensor attend(const KernelTable& table, const AttendProblem& p, const KvPages& kv) {
-  Tensor out({p.shape.num_tokens, p.shape.num_heads, p.shape.head_dim}, kUntouched);
+  Tensor out({p.shape.num_tokens, p.shape.num_heads, p.shape.head_dim}, NAN);  // must not be read
   for (std::size_t h = 0; h < p.shape.num_kv_heads; ++h) {
     table.attend(out, p.q, kv, p.shape.first_position, p.scale, h, {0, p.shape.num_tokens});
   }

@@ -44,8 +44,8 @@ struct Chunk {
   float beta[kDeltaChunk];
   float decay_to[kDeltaChunk];                      // exp(G_i): from the chunk's start to token i
   float decay_from[kDeltaChunk];                    // exp(G_last - G_i): from token i to the chunk's end
-  HWY_ALIGN float write[kDeltaChunk][kDeltaChunk];  // -beta_i D_ij (k_i . k_j) for j < i, else 0
-  HWY_ALIGN float read[kDeltaChunk][kDeltaChunk];   // D_ij (q_i . k_j) for j <= i, else 0
+  HWY_ALIGN float write[kDeltaChunk][kDeltaChunk];  // -beta_i D_ij (k_i . k_j) for j < i
+  HWY_ALIGN float read[kDeltaChunk][kDeltaChunk];   // D_ij (q_i . k_j) for j <= i, else 0: tiles read on
 };
 
 // exp(log_decay). Below exp(-87) nothing is left that f32 could show beside what was written later, and subnormal
@@ -111,9 +111,6 @@ void prepare_chunk(Chunk& chunk, KeyPanel& panel, const DeltaRuleInputs& in, std
     chunk.beta[i] = in.beta(first_token + i, value_head);
   }
   const hn::ScalableTag<float> d;
-  const auto at_most = [&](std::size_t i, std::size_t j) HWY_ATTR {  // lanes j' of j, j + 1, .. with j' <= i
-    return hn::Le(hn::Iota(d, static_cast<float>(j)), hn::Set(d, static_cast<float>(i)));
-  };
   HWY_ALIGN float log_decay[kDeltaChunk];
   for (std::size_t i = 0; i < chunk.num_tokens; ++i) {
     const std::size_t num_columns = round_up(i + 1, kTileVecs * hn::Lanes(d));  // what add_key_products wrote
@@ -122,9 +119,9 @@ void prepare_chunk(Chunk& chunk, KeyPanel& panel, const DeltaRuleInputs& in, std
       const auto decay = decay_factor(d, hn::Load(d, log_decay + j));
       const auto read = hn::Mul(decay, hn::Load(d, chunk.read[i] + j));
       const auto known = hn::Mul(decay, hn::Load(d, chunk.write[i] + j));
-      const auto write = hn::Mul(hn::Set(d, -chunk.beta[i]), known);
-      hn::Store(hn::IfThenElseZero(at_most(i, j), read), d, chunk.read[i] + j);
-      hn::Store(hn::IfThenElseZero(at_most(i, j + 1), write), d, chunk.write[i] + j);
+      const auto is_past = hn::Le(hn::Iota(d, static_cast<float>(j)), hn::Set(d, static_cast<float>(i)));
+      hn::Store(hn::IfThenElseZero(is_past, read), d, chunk.read[i] + j);
+      hn::Store(hn::Mul(hn::Set(d, -chunk.beta[i]), known), d, chunk.write[i] + j);
     }
   }
   const double last = log_sum[chunk.num_tokens - 1];
