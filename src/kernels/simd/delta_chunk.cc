@@ -241,9 +241,10 @@ void delta_rule_chunk(View<float> out, View<float> state, const DeltaRuleInputs&
   Chunk chunk;
   KeyPanel panel;
   chunk.key_width = in.k.dim(2);
-  for (std::size_t h = heads.begin; h < heads.end; ++h) {
-    for (std::size_t first = 0; first < out.dim(0); first += kDeltaChunk) {
-      chunk.num_tokens = std::min(kDeltaChunk, out.dim(0) - first);
+  // Chunks outside: neighbouring heads read neighbouring parts of the same 64 rows.
+  for (std::size_t first = 0; first < out.dim(0); first += kDeltaChunk) {
+    chunk.num_tokens = std::min(kDeltaChunk, out.dim(0) - first);
+    for (std::size_t h = heads.begin; h < heads.end; ++h) {
       chunk.q = rows_of(in.q, first, h / heads_a_key);
       chunk.k = rows_of(in.k, first, h / heads_a_key);
       chunk.v = rows_of(in.v, first, h);
