@@ -75,22 +75,31 @@ def check_file(path, rel, breaches):
         breaches.append(f"{rel}:{first}: function of {count} lines, at most {FUNCTION_LINES}: {name}")
 
 
+NOT_FUNCTIONS = re.compile(r"\s*(namespace|class|struct|enum|union|extern|template\s*<.*>\s*(class|struct))\b")
+
+
 def long_functions(lines):
-    """Functions over the budget, found by clang-format's layout: a head that ends in "{", a "}" at the head's column."""
-    for column in ("", "  "):
-        start, head = None, ""
-        for number, line in enumerate(lines, 1):
-            opens = line.startswith(column) and line[len(column):len(column) + 1] not in ("", " ", "}", "#", "/")
-            if start is None and opens and not re.match(r"\s*(namespace|class|struct|enum|union|extern|template\s*<.*>\s*(class|struct))\b", line):
-                start, head = number, line.strip()
-            if start is None:
-                continue
-            if re.fullmatch(column + r"\}[)};]*(\s*//.*)?", line.rstrip()):
+    """Functions over the budget, by clang-format's layout: a head at column 0, or at 2 inside a class, whose lines end in
+    "{", up to the "}" at the same column."""
+    lines = [code_only(line).rstrip() for line in lines]
+    in_class, start, column, head = False, None, "", ""
+    for number, line in enumerate(lines, 1):
+        if start is not None:
+            if re.fullmatch(column + r"\}[;]?", line):
                 if number - start + 1 > FUNCTION_LINES and "(" in head:
                     yield head, start, number - start + 1
                 start = None
-            elif line.rstrip().endswith(";") and number - start < 6 and not any(l.rstrip().endswith("{") for l in lines[start - 1:number]):
-                start = None
+            elif line.endswith(";") and not any(part.endswith("{") for part in lines[start - 1:number]):
+                start = None  # a declaration
+            continue
+        if re.match(r"(template\s*<.*>\s*)?(class|struct)\b.*\{$", line):
+            in_class = True
+        elif line == "};":
+            in_class = False
+        for candidate in [""] + (["  "] if in_class else []):
+            begins = line.startswith(candidate) and line[len(candidate):len(candidate) + 1] not in ("", " ", "}", "#", "/", ":")
+            if begins and not line.endswith(";") and not NOT_FUNCTIONS.match(line):
+                start, column, head = number, candidate, line.strip()
 
 
 def check_road(root, breaches):

@@ -14,29 +14,7 @@ constexpr std::size_t kLayers = 48;
 constexpr std::size_t D = 2048, V = 151936, E = 512, F = 512;
 constexpr std::size_t kLastPosition = 262'143;
 
-GgufHeader full_size_header() {
-  GgufHeader header;
-  header.add_string("general.architecture", "qwen3next");
-  const std::pair<const char*, std::uint32_t> counts[] = {{"block_count", kLayers},
-                                                          {"context_length", 262144},
-                                                          {"embedding_length", D},
-                                                          {"attention.head_count", 16},
-                                                          {"attention.head_count_kv", 2},
-                                                          {"attention.key_length", 256},
-                                                          {"attention.value_length", 256},
-                                                          {"expert_count", E},
-                                                          {"expert_used_count", 10},
-                                                          {"expert_feed_forward_length", F},
-                                                          {"expert_shared_feed_forward_length", F},
-                                                          {"ssm.conv_kernel", 4},
-                                                          {"ssm.state_size", 128},
-                                                          {"ssm.group_count", 16},
-                                                          {"ssm.time_step_rank", 32},
-                                                          {"ssm.inner_size", 4096},
-                                                          {"full_attention_interval", 4},
-                                                          {"rope.dimension_count", 64}};
-  for (const auto& [key, value] : counts) header.add_u32(std::string("qwen3next.") + key, value);
-  header.add_f32("qwen3next.rope.freq_base", 1e7f);
+void add_full_size_tensors(GgufHeader& header) {
   const auto matrix = [&](const std::string& name, std::vector<std::size_t> shape, DType type = DType::kQ4_K) {
     header.add_tensor({.name = name + ".weight", .type = type, .shape = std::move(shape)});
   };
@@ -74,6 +52,32 @@ GgufHeader full_size_header() {
   }
   vector("output_norm.weight", {D});
   matrix("output", {V, D}, DType::kBF16);
+}
+
+GgufHeader full_size_header() {
+  GgufHeader header;
+  header.add_string("general.architecture", "qwen3next");
+  const std::pair<const char*, std::uint32_t> counts[] = {{"block_count", kLayers},
+                                                          {"context_length", 262144},
+                                                          {"embedding_length", D},
+                                                          {"attention.head_count", 16},
+                                                          {"attention.head_count_kv", 2},
+                                                          {"attention.key_length", 256},
+                                                          {"attention.value_length", 256},
+                                                          {"expert_count", E},
+                                                          {"expert_used_count", 10},
+                                                          {"expert_feed_forward_length", F},
+                                                          {"expert_shared_feed_forward_length", F},
+                                                          {"ssm.conv_kernel", 4},
+                                                          {"ssm.state_size", 128},
+                                                          {"ssm.group_count", 16},
+                                                          {"ssm.time_step_rank", 32},
+                                                          {"ssm.inner_size", 4096},
+                                                          {"full_attention_interval", 4},
+                                                          {"rope.dimension_count", 64}};
+  for (const auto& [key, value] : counts) header.add_u32(std::string("qwen3next.") + key, value);
+  header.add_f32("qwen3next.rope.freq_base", 1e7f);
+  add_full_size_tensors(header);
   return header;
 }
 
