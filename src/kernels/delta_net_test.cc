@@ -250,7 +250,7 @@ TEST(DeltaRule, IsWhatTheEquationsSay) {
                     .v = Tensor({2, 1, 1}, {1.0f, -2.0f}),
                     .log_decay = Tensor({2, 1}, {std::log(0.5f), 0.0f}),
                     .beta = Tensor({2, 1}, {0.5f, 0.25f}),
-                    .state = Tensor({1, 1, 1}, {4.0f})};
+                    .state = Tensor({1, 1, 1}, 4.0f)};
   // S = 2; u = 0.5 (1 - 1) = 0; S = 2; o = 4.   u = 0.25 (-2 - 2) = -1; S = 1; o = 3.
   for (const KernelTable& table : available_tables()) {
     for (const DeltaRule kernel : {table.delta_rule_step, table.delta_rule_chunk}) {

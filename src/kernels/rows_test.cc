@@ -142,8 +142,8 @@ TEST(Rope, EveryTableAgreesWithRefAndLeavesTheRestAlone) {
 }
 
 TEST(Rope, TurnsByTheAngle) {
-  const Tensor cos({1, 1}, {0.0f});
-  const Tensor sin({1, 1}, {1.0f});  // a quarter turn: (a, b) -> (-b, a)
+  const Tensor cos({1, 1}, 0.0f);
+  const Tensor sin({1, 1}, 1.0f);  // a quarter turn: (a, b) -> (-b, a)
   for (const KernelTable& table : available_tables()) {
     Tensor x({1, 1, 3}, {2.0f, 5.0f, 7.0f});
     table.rope_inplace(x, cos, sin, {0, 1});
