@@ -33,9 +33,7 @@ struct LoadedModel {
   Ops ops{best_table(), pool};
 };
 
-bool keep_going(std::size_t) {
-  return true;
-}
+constexpr auto kKeepGoing = [](std::size_t) { return true; };
 
 TEST(Compare, AModelMeetsItsGoldenFile) {
   for (const char* name : {"next-tiny", "next-rawtopk", "moe-tiny", "dense-tiny"}) {
@@ -44,7 +42,7 @@ TEST(Compare, AModelMeetsItsGoldenFile) {
     const GoldenFile golden = load_golden_file(golden_path(std::string(name) + "/golden.safetensors")).value();
     EXPECT_EQ(golden.greedy.size(), 48u);
     const auto runner = loaded.runner(golden.input_ids.size());
-    const Comparison out = compare_with_golden(*runner, golden, keep_going).value();
+    const Comparison out = compare_with_golden(*runner, golden, kKeepGoing).value();
     EXPECT_EQ(out.logits.positions.size(), golden.input_ids.size());
     EXPECT_LE(out.logits.mean_kl, 1e-6);  // design/model.md, section 4
     EXPECT_LE(out.logits.max_logit_difference_over_std, 2e-3);
@@ -65,7 +63,7 @@ TEST(Compare, AGgufMeetsItsDequantisedWeights) {
   const GoldenFile golden = load_golden_file(golden_path("next-gguf/next-Q4_K_M.golden.safetensors")).value();
   EXPECT_THAT(golden.greedy, testing::IsEmpty());
   const auto runner = loaded.runner(golden.input_ids.size());
-  const Comparison out = compare_with_golden(*runner, golden, keep_going).value();
+  const Comparison out = compare_with_golden(*runner, golden, kKeepGoing).value();
   EXPECT_LE(out.logits.mean_kl, 1e-6);
   EXPECT_THAT(out.layers, testing::IsEmpty());  // the file has logits only
 }
@@ -77,7 +75,7 @@ TEST(Compare, AChangedLogitAndAChangedLayerShow) {
   golden.trace.layers[5].hidden[0] += 10;
   golden.trace.layers[2].experts[0] += 1000;
   const auto runner = loaded.runner(golden.input_ids.size());
-  const Comparison out = compare_with_golden(*runner, golden, keep_going).value();
+  const Comparison out = compare_with_golden(*runner, golden, kKeepGoing).value();
   EXPECT_GT(out.logits.positions[3].kl, 1e-3);
   EXPECT_NEAR(out.logits.max_logit_difference, 10, 0.1);
   EXPECT_NEAR(out.layers[5].hidden.max_difference, 10, 0.1);
@@ -88,22 +86,22 @@ TEST(Compare, TwoModelsOfOneVocabulary) {
   LoadedModel a("next-tiny");
   LoadedModel b("next-rawtopk");
   const std::vector<TokenId> token_ids(200, 17);
-  const auto self = compare_models(*a.runner(200), *a.runner(200), token_ids, keep_going).value();
+  const auto self = compare_models(*a.runner(200), *a.runner(200), token_ids, kKeepGoing).value();
   EXPECT_EQ(self.logits.max_logit_difference, 0);
   EXPECT_EQ(self.layers.size(), a.model->config().num_layers() + 1);
-  const auto other = compare_models(*a.runner(200), *b.runner(200), token_ids, keep_going).value();
+  const auto other = compare_models(*a.runner(200), *b.runner(200), token_ids, kKeepGoing).value();
   EXPECT_GT(other.logits.mean_kl, 1e-3);
 }
 
 TEST(Compare, RefusesWhatDoesNotFit) {
   LoadedModel loaded("next-tiny");
   GoldenFile golden = load_golden_file(golden_path("next-gguf/next-Q4_K_M.golden.safetensors")).value();
-  EXPECT_THAT(compare_with_golden(*loaded.runner(200), golden, keep_going).message(),
+  EXPECT_THAT(compare_with_golden(*loaded.runner(200), golden, kKeepGoing).message(),
               HasSubstr("2048 columns, the model's vocabulary 512"));
   const std::vector<TokenId> beyond = {1, 512};
-  EXPECT_THAT(compare_models(*loaded.runner(2), *loaded.runner(2), beyond, keep_going).message(),
+  EXPECT_THAT(compare_models(*loaded.runner(2), *loaded.runner(2), beyond, kKeepGoing).message(),
               HasSubstr("token id 512: expected one below 512"));
-  EXPECT_FALSE(compare_models(*loaded.runner(2), *loaded.runner(2), {}, keep_going).ok());
+  EXPECT_FALSE(compare_models(*loaded.runner(2), *loaded.runner(2), {}, kKeepGoing).ok());
   const std::vector<TokenId> ids = {1, 2};
   const auto stop = [](std::size_t) { return false; };
   EXPECT_THAT(compare_models(*loaded.runner(2), *loaded.runner(2), ids, stop).message(), HasSubstr("stopped after 2"));

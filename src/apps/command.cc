@@ -1,0 +1,60 @@
+#include "apps/command.h"
+
+#include "apps/console.h"
+#include "base/cpu.h"
+#include "base/env.h"
+
+namespace qnext {
+namespace {
+
+constexpr std::size_t kMaxThreads = 1024;
+constexpr std::size_t kMaxContextTokens = std::size_t{1} << 24;
+
+}  // namespace
+
+ExitCode usage_error(const std::string& text) {
+  write_stderr(fmt::format("qnext: {}\n", text));
+  return ExitCode::kUsage;
+}
+
+void add_machine_options(CLI::App& command, MachineOptions& options) {
+  command
+      .add_option("--threads", options.num_threads,
+                  fmt::format("Threads that compute (default: the {} that this process may use)", usable_cores()))
+      ->check(CLI::Range(std::size_t{1}, kMaxThreads))
+      ->type_name("N")
+      ->group("Machine");
+  command
+      .add_option("--isa", options.isa,
+                  "Instruction set: ref, or one that the CPU has (default: the environment's QNEXT_ISA, else the best)")
+      ->check([](const std::string& name) {
+        const auto table = find_table(name);
+        return table.ok() ? std::string() : table.message();
+      })
+      ->type_name("NAME")
+      ->group("Machine");
+}
+
+void add_context_options(CLI::App& command, ContextOptions& options) {
+  command.add_option("--context", options.context_tokens, "Longest conversation, prompt and answer, in tokens")
+      ->transform(CLI::AsSizeValue(false))  // 32K is 32,768
+      ->check(CLI::Range(std::size_t{1}, kMaxContextTokens))
+      ->type_name("N")
+      ->group("Machine");
+  command
+      .add_option_function<std::string>(
+          "--kv-type", [&options](const std::string& name) { options.kv_type = *dtype_from_name(name); },
+          "Element type of the K/V cache: f32 (exact, the default) or bf16 (half the memory)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("TYPE")
+      ->group("Machine");
+}
+
+Result<Machine> make_machine(const MachineOptions& options) {
+  const std::string isa = !options.isa.empty() ? options.isa : env("QNEXT_ISA").value_or("");
+  QN_TRY(const KernelTable* table, find_table(isa));
+  const std::size_t num_threads = options.num_threads != 0 ? options.num_threads : usable_cores();
+  return Machine{.pool = std::make_unique<ThreadPool>(num_threads), .table = table};
+}
+
+}  // namespace qnext

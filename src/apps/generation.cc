@@ -1,0 +1,194 @@
+#include "apps/generation.h"
+
+#include <chrono>
+#include <limits>
+#include <random>
+
+#include "apps/console.h"
+#include "engine/stop_text.h"
+#include "text/detokenizer.h"
+
+namespace qnext {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point begin, Clock::time_point end) {
+  return std::chrono::duration<double>(end - begin).count();
+}
+
+// Tokens to text that may be shown: whole characters, and nothing of a stop string.
+class AnswerText {
+ public:
+  AnswerText(const Tokenizer* tokenizer, const std::vector<std::string>& stop_texts) : stop_(stop_texts) {
+    if (tokenizer != nullptr) detokenizer_.emplace(*tokenizer);
+  }
+
+  std::string feed(TokenId id) { return detokenizer_ ? stop_.feed(detokenizer_->feed(id)) : ""; }
+  std::string finish() {
+    if (!detokenizer_) return "";
+    std::string text = stop_.feed(detokenizer_->finish());
+    return text + stop_.finish();
+  }
+  bool stopped() const { return stop_.stopped(); }
+
+ private:
+  std::optional<Detokenizer> detokenizer_;
+  StopText stop_;
+};
+
+// One request on its way through the engine.
+class AnswerRun {
+ public:
+  AnswerRun(Engine& engine, const Tokenizer* tokenizer, const AnswerRequest& request, OnText on_text)
+      : engine_(engine), text_(tokenizer, request.stop_texts), on_text_(on_text) {
+    answer_.num_prompt_tokens = request.prompt.size();
+  }
+
+  Result<Answer> run(Request request) {
+    const Clock::time_point begin = Clock::now();
+    Clock::time_point first_token = begin;
+    QN_TRY(const RequestId request_id, engine_.submit(std::move(request)));
+    while (!engine_.idle()) {
+      const bool had_tokens = !answer_.token_ids.empty();
+      for (const Event& event : engine_.step()) QN_RETURN_IF_ERROR(take(event));
+      if (!had_tokens && !answer_.token_ids.empty()) first_token = Clock::now();
+      if (interrupted() || text_.stopped() || !shown_.ok()) engine_.cancel(request_id);
+    }
+    if (answer_.token_ids.empty()) first_token = Clock::now();
+    answer_.prompt_s = seconds_between(begin, first_token);
+    answer_.decode_s = seconds_between(first_token, Clock::now());
+    show(text_.finish());
+    QN_RETURN_IF_ERROR(shown_);
+    return std::move(answer_);
+  }
+
+ private:
+  Status take(const Event& event) {
+    if (const auto* token = std::get_if<TokenEvent>(&event.what)) {
+      // The engine may be a step ahead of a stop string or of Ctrl-C.
+      if (text_.stopped() || !shown_.ok()) return success();
+      answer_.token_ids.push_back(token->token_id);
+      show(text_.feed(token->token_id));
+      return success();
+    }
+    const auto& finish = std::get<FinishEvent>(event.what);
+    if (finish.reason == FinishReason::kError) return Error{finish.error};
+    const bool by_user = finish.reason == FinishReason::kCancelled && !text_.stopped();
+    answer_.finish_reason = by_user ? "interrupted"
+                            : finish.reason == FinishReason::kCancelled
+                                ? "stop"
+                                : std::string(finish_reason_name(finish.reason));
+    return success();
+  }
+
+  void show(const std::string& piece) {
+    if (piece.empty() || !shown_.ok()) return;
+    answer_.text += piece;
+    shown_ = on_text_(piece);
+  }
+
+  Engine& engine_;
+  AnswerText text_;
+  OnText on_text_;
+  Answer answer_;
+  Status shown_ = success();
+};
+
+}  // namespace
+
+void add_sampling_options(CLI::App& command, SamplingOptions& options) {
+  constexpr double kAny = std::numeric_limits<float>::max();
+  const auto number = [&](const char* name, std::optional<float>& value, const char* description, double lowest,
+                          double highest) {
+    command.add_option(name, value, description)->check(CLI::Range(lowest, highest))->type_name("X")->group("Sampling");
+  };
+  number("--temperature", options.temperature, "0 takes the likeliest token; higher is bolder", 0, kAny);
+  number("--top-p", options.top_p, "Keep the likeliest tokens until they make up this share", 0, 1);
+  number("--min-p", options.min_p, "Keep tokens at least this much as likely as the likeliest", 0, 1);
+  number("--repetition-penalty", options.repetition_penalty, "Divide what was said already by this; 1: no", 1e-3, kAny);
+  number("--presence-penalty", options.presence_penalty, "Subtract this from tokens of the answer, once", -100, 100);
+  number("--frequency-penalty", options.frequency_penalty, "Subtract this from tokens of the answer, each time", -100,
+         100);
+  command.add_option("--top-k", options.top_k, "Keep the K likeliest tokens; 0: all")
+      ->type_name("K")
+      ->group("Sampling");
+  command.add_option("--seed", options.seed, "Same seed, same answer (default: another one each time)")
+      ->type_name("S")
+      ->group("Sampling");
+  command.add_option("--stop", options.stops, "End the answer before this text; may be given several times")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("TEXT")
+      ->group("Sampling");
+}
+
+SamplingParams choose_sampling(const SamplingOptions& options, const GenerationDefaults& defaults) {
+  const bool recommended = defaults.temperature || defaults.top_p || defaults.top_k || defaults.do_sample;
+  SamplingParams out;
+  if (recommended) {
+    out.temperature = defaults.do_sample.value_or(true) ? defaults.temperature.value_or(1.0f) : 0.0f;
+    out.top_p = defaults.top_p.value_or(1.0f);
+    out.top_k = defaults.top_k.value_or(0);
+  } else {
+    out.temperature = kFallbackTemperature;
+    out.top_p = kFallbackTopP;
+    out.top_k = kFallbackTopK;
+  }
+  out.temperature = options.temperature.value_or(out.temperature);
+  out.top_p = options.top_p.value_or(out.top_p);
+  out.top_k = options.top_k.value_or(out.top_k);
+  out.min_p = options.min_p.value_or(defaults.min_p.value_or(0.0f));
+  out.repetition_penalty = options.repetition_penalty.value_or(defaults.repetition_penalty.value_or(1.0f));
+  out.presence_penalty = options.presence_penalty.value_or(0.0f);
+  out.frequency_penalty = options.frequency_penalty.value_or(0.0f);
+  out.seed = options.seed ? *options.seed : std::random_device{}();
+  return out;
+}
+
+double Answer::prompt_tokens_per_s() const {
+  return prompt_s > 0 ? static_cast<double>(num_prompt_tokens) / prompt_s : 0;
+}
+
+double Answer::decode_tokens_per_s() const {
+  return token_ids.size() > 1 && decode_s > 0 ? static_cast<double>(token_ids.size() - 1) / decode_s : 0;
+}
+
+Result<std::unique_ptr<Generator>> Generator::load(const std::string& model_path, const MachineOptions& machine) {
+  std::unique_ptr<Generator> out(new Generator);
+  QN_TRY(out->machine_, make_machine(machine));
+  QN_TRY(out->model_, Qwen3Next::load(model_path));
+  out->ops_.emplace(*out->machine_.table, *out->machine_.pool);
+  return out;
+}
+
+Status Generator::open(std::size_t context_tokens, DType kv_type) {
+  engine_.reset();
+  EngineConfig config;
+  config.context_tokens = context_tokens;
+  config.kv_type = kv_type;
+  QN_TRY(engine_, Engine::make(*model_, *ops_, config));
+  context_tokens_ = context_tokens;
+  return success();
+}
+
+Result<Answer> Generator::answer(const AnswerRequest& request, const Tokenizer* tokenizer, OnText on_text) {
+  QN_CHECK(engine_ != nullptr, "answer() before open()");
+  Request engine_request{.prompt = request.prompt,
+                         .max_new_tokens = request.max_new_tokens,
+                         .sampling = request.sampling,
+                         .stop_token_ids = request.stop_token_ids,
+                         .num_logprobs = std::nullopt};
+  // A tokenizer may know more tokens than the model has rows for.
+  std::erase_if(engine_request.stop_token_ids,
+                [&](TokenId id) { return static_cast<std::size_t>(id) >= model_->config().V; });
+  return AnswerRun(*engine_, tokenizer, request, on_text).run(std::move(engine_request));
+}
+
+std::string Generator::stats_text(const Answer& answer) const {
+  return fmt::format("{} prompt tokens at {:.1f} t/s, {} tokens at {:.1f} t/s; {}, {} threads",
+                     answer.num_prompt_tokens, answer.prompt_tokens_per_s(), answer.token_ids.size(),
+                     answer.decode_tokens_per_s(), machine_.table->name, machine_.pool->num_threads());
+}
+
+}  // namespace qnext

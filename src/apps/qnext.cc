@@ -1,0 +1,70 @@
+// qnext: the program. Parses the command line, runs the chosen command, and turns what became of it into an exit code.
+#include "apps/command.h"
+#include "apps/console.h"
+
+namespace {
+
+using namespace qnext;  // NOLINT: this file is the end of the road
+
+constexpr const char* kDescription =
+    "qnext runs the Qwen3-Next model family, and its Qwen3 relatives, on this machine.\n"
+    "A MODEL is a folder with config.json and safetensors, or a .gguf file.";
+
+constexpr const char* kFooter =
+    "Every command explains itself: qnext COMMAND --help. What --json prints: docs/cli.md.\n\n"
+    "Exit codes: 0 done; 1 failed while working (a bad file, an I/O error, too little memory); 2 wrong usage;\n"
+    "130 interrupted (Ctrl-C), with everything written that was ready.\n\n"
+    "Environment: QNEXT_ISA (instruction set, as --isa), NO_COLOR (no colours).\n\n"
+    "Examples:\n"
+    "  qnext chat model.gguf\n"
+    "  qnext run model.gguf 'Why is the sky blue?'\n"
+    "  qnext inspect model.gguf";
+
+int run_action(const Action& action) {
+  const Result<ExitCode> result = action();
+  if (result.ok()) return static_cast<int>(*result);
+  if (interrupted()) {
+    write_stderr("qnext: interrupted\n");
+    return static_cast<int>(ExitCode::kInterrupted);
+  }
+  if (!stdout_reader_gone()) write_stderr(fmt::format("qnext: {}\n", result.message()));
+  return static_cast<int>(ExitCode::kFailed);
+}
+
+// What CLI11 threw: help and version were asked for, anything else is wrong usage.
+int explain(const CLI::App& root, const CLI::ParseError& problem) {
+  if (problem.get_exit_code() == 0) {
+    const bool wants_version = dynamic_cast<const CLI::CallForVersion*>(&problem) != nullptr;
+    const Status written = write_stdout(wants_version ? fmt::format("{}\n", problem.what()) : root.help());
+    return static_cast<int>(written.ok() ? ExitCode::kDone : ExitCode::kFailed);
+  }
+  const std::vector<CLI::App*> chosen = root.get_subcommands();
+  const std::string command = chosen.empty() ? "" : " " + chosen.front()->get_name();
+  return static_cast<int>(usage_error(fmt::format("{}\nTry: qnext{} --help", problem.what(), command)));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  catch_interrupts();
+  CLI::App root(kDescription, "qnext");
+  root.set_version_flag("--version", "qnext " QNEXT_VERSION);
+  root.require_subcommand(1);
+  root.footer(kFooter);
+  root.get_formatter()->column_width(32);
+  Action action;
+  add_run_command(root, action);
+  add_chat_command(root, action);
+  add_tokenize_command(root, action);
+  add_inspect_command(root, action);
+  add_convert_command(root, action);
+  add_compare_command(root, action);
+  add_bench_command(root, action);
+  add_completions_command(root, action);
+  try {
+    root.parse(argc, argv);
+  } catch (const CLI::ParseError& problem) {
+    return explain(root, problem);
+  }
+  return run_action(action);
+}
