@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 
 #include "base/check.h"
-#include "base/units.h"
 
 namespace qnext {
 namespace {
@@ -18,25 +16,17 @@ void Arena::FreeDeleter::operator()(std::byte* memory) const {
   std::free(memory);
 }
 
-void* Arena::allocate_bytes(std::size_t num_bytes) {
-  const std::size_t rounded_bytes = round_up(std::max<std::size_t>(num_bytes, 1), kAlignment);
+void Arena::find_block(std::size_t rounded_bytes) {
   while (block_idx_ < blocks_.size() && used_bytes_ + rounded_bytes > blocks_[block_idx_].capacity_bytes) {
     ++block_idx_;
     used_bytes_ = 0;
   }
-  if (block_idx_ == blocks_.size()) {
-    const std::size_t grown_bytes = blocks_.empty() ? kFirstBlockBytes : 2 * blocks_.back().capacity_bytes;
-    const std::size_t capacity_bytes = std::max(grown_bytes, rounded_bytes);
-    auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, capacity_bytes));
-    QN_CHECK(memory != nullptr, "out of memory: {} bytes of scratch", capacity_bytes);
-    blocks_.push_back({std::unique_ptr<std::byte, FreeDeleter>(memory), capacity_bytes});
-  }
-  std::byte* out = blocks_[block_idx_].memory.get() + used_bytes_;
-  used_bytes_ += rounded_bytes;
-#ifdef QNEXT_POISON
-  std::memset(out, 0xFF, rounded_bytes);
-#endif
-  return out;
+  if (block_idx_ < blocks_.size()) return;
+  const std::size_t grown_bytes = blocks_.empty() ? kFirstBlockBytes : 2 * blocks_.back().capacity_bytes;
+  const std::size_t capacity_bytes = std::max(grown_bytes, rounded_bytes);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlignment, round_up(capacity_bytes, kAlignment)));
+  QN_CHECK(memory != nullptr, "out of memory: {} bytes of scratch", capacity_bytes);
+  blocks_.push_back({std::unique_ptr<std::byte, FreeDeleter>(memory), capacity_bytes});
 }
 
 void Arena::release(std::size_t block_idx, std::size_t used_bytes) {

@@ -3,9 +3,12 @@
 // shown how much is needed, it allocates nothing.
 
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <type_traits>
 #include <vector>
+
+#include "base/units.h"
 
 namespace qnext {
 
@@ -50,7 +53,19 @@ class Arena {
     std::size_t capacity_bytes = 0;
   };
 
-  void* allocate_bytes(std::size_t num_bytes);
+  void* allocate_bytes(std::size_t num_bytes) {
+    const std::size_t rounded_bytes = round_up(num_bytes > 0 ? num_bytes : 1, kAlignment);
+    if (block_idx_ == blocks_.size() || used_bytes_ + rounded_bytes > blocks_[block_idx_].capacity_bytes) {
+      find_block(rounded_bytes);
+    }
+    std::byte* out = blocks_[block_idx_].memory.get() + used_bytes_;
+    used_bytes_ += rounded_bytes;
+#ifdef QNEXT_POISON
+    std::memset(out, 0xFF, rounded_bytes);
+#endif
+    return out;
+  }
+  void find_block(std::size_t rounded_bytes);  // makes the block in use one with this much room
   void release(std::size_t block_idx, std::size_t used_bytes);
 
   std::vector<Block> blocks_;

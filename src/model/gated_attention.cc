@@ -24,6 +24,23 @@ std::span<const AttendSpan> append_to_cache(View<const float> key, View<const fl
 
 }  // namespace
 
+RopeTables make_rope_tables(Arena& scratch, const Batch& batch, const RopeFrequencies& rope) {
+  const std::size_t half = rope.inverse.size();
+  RopeTables out{make_scratch(scratch, {batch.token_ids.size(), half}),
+                 make_scratch(scratch, {batch.token_ids.size(), half})};
+  for (const SequenceSpan& span : batch.spans) {
+    for (std::size_t row = span.rows.begin; row < span.rows.end; ++row) {
+      const auto position = static_cast<float>(span.first_position + row - span.rows.begin);
+      for (std::size_t i = 0; i < half; ++i) {
+        const float angle = position * rope.inverse[i];  // rounded to f32, as the reference has it
+        out.cos(row, i) = static_cast<float>(std::cos(static_cast<double>(angle))) * rope.factor;
+        out.sin(row, i) = static_cast<float>(std::sin(static_cast<double>(angle))) * rope.factor;
+      }
+    }
+  }
+  return out;
+}
+
 void add_attention(View<float> x, const Vector& norm, const AttentionWeights& w, std::size_t kv_layer_idx,
                    const Step& s) {
   const ModelConfig& cfg = s.cfg;

@@ -13,6 +13,7 @@
 #include "model/batch.h"
 #include "model/caches.h"
 #include "model/config.h"
+#include "model/rope.h"
 #include "model/weights.h"
 
 namespace qnext {
@@ -48,6 +49,7 @@ class Qwen3Next {
 
  private:
   ModelWeights weights_;
+  RopeFrequencies rope_;
 };
 
 }  // namespace qnext

@@ -7,7 +7,8 @@ Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path
   return std::make_unique<const Qwen3Next>(std::move(weights));
 }
 
-Qwen3Next::Qwen3Next(ModelWeights weights) : weights_(std::move(weights)) {}
+Qwen3Next::Qwen3Next(ModelWeights weights)
+    : weights_(std::move(weights)), rope_(make_rope_frequencies(weights_.config.rope)) {}
 
 namespace {
 
@@ -34,7 +35,7 @@ View<float> Qwen3Next::forward(const Ops& ops, Arena& scratch, const Batch& batc
   View<float> x = ops.embed(scratch, batch.token_ids, weights_.embedding);  // [T, D]
   {
     const Arena::Scope scope(scratch);
-    const Step step{ops, scratch, cfg, batch, caches, make_rope_tables(scratch, batch, cfg.rope), probe};
+    const Step step{ops, scratch, cfg, batch, caches, make_rope_tables(scratch, batch, rope_), probe};
     std::size_t kv_layer_idx = 0;
     std::size_t delta_layer_idx = 0;
     for (std::size_t layer_idx = 0; layer_idx < cfg.num_layers(); ++layer_idx) {
@@ -60,7 +61,7 @@ View<float> Qwen3Next::forward_mtp(const Ops& ops, Arena& scratch, const Batch& 
   View<float> y = make_scratch(scratch, {T, cfg.D});
   {
     const Arena::Scope scope(scratch);
-    const Step step{ops, scratch, cfg, batch, caches, make_rope_tables(scratch, batch, cfg.rope), probe};
+    const Step step{ops, scratch, cfg, batch, caches, make_rope_tables(scratch, batch, rope_), probe};
     View<float> e =
         ops.rms_norm(scratch, ops.embed(scratch, batch.token_ids, weights_.embedding), w.embedding_norm, cfg.eps);
     View<float> h = ops.rms_norm(scratch, hidden, w.hidden_norm, cfg.eps);  // [T, D]

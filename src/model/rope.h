@@ -11,14 +11,19 @@
 
 namespace qnext {
 
-// [R/2] inverse frequencies, computed in f32 as the reference does.
-std::vector<float> rope_inverse_frequencies(const RopeConfig& rope);
+struct RopeFrequencies {
+  std::vector<float> inverse;  // [R/2]
+  float factor = 1;            // YaRN's attention factor
+};
+
+// Once a model, in f32 as the reference does.
+RopeFrequencies make_rope_frequencies(const RopeConfig& rope);
 
 struct RopeTables {
-  View<float> cos, sin;  // [T, R/2], times YaRN's attention factor
+  View<float> cos, sin;  // [T, R/2], times the factor
 };
 
 // The tables of every row of the batch, in `scratch`. Cost: R/2 sines and cosines a row, once a step.
-RopeTables make_rope_tables(Arena& scratch, const Batch& batch, const RopeConfig& rope);
+RopeTables make_rope_tables(Arena& scratch, const Batch& batch, const RopeFrequencies& rope);
 
 }  // namespace qnext
