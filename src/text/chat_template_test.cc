@@ -126,7 +126,7 @@ TEST(ChatTemplate, HostileTemplatesEndWithAnError) {
   for (const char* unit :
        {"(", "[", "{% if 1 %}", "{{ -", "{{ not ", "{{ a|b(", "{% for a in b %}", "{{ 1 if 1 else "}) {
     std::string source;
-    while (source.size() < 200'000) source += unit;
+    while (source.size() < 50'000) source += unit;
     EXPECT_THAT(render("{{ " + source), HasSubstr("parse: ")) << unit;
   }
 }

@@ -42,7 +42,9 @@ void expect_pieces(const Tokenizer& tokenizer, const std::vector<TokenId>& ids, 
 TEST(Detokenizer, PiecesOfEveryGoldenTextAreItsText) {
   std::mt19937 random(1);
   const Tokenizer tokenizer = small_tokenizer();
-  for (const nlohmann::json& c : read_json("tokenize.json")["small"]) {
+  const nlohmann::json cases = read_json("tokenize.json")["small"];
+  ASSERT_EQ(cases.size(), 200u);
+  for (const nlohmann::json& c : cases) {
     expect_pieces(tokenizer, c["ids"], /*skip_special=*/false, random);
     expect_pieces(tokenizer, c["ids"], /*skip_special=*/true, random);
   }

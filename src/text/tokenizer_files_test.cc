@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <ostream>
 
 #include "text/test_data.h"
 #include "text/tokenizer.h"
@@ -20,6 +21,9 @@ struct BadFile {
   std::function<void(nlohmann::json&)> spoil;
   const char* expected;  // in the message
 };
+void PrintTo(const BadFile& file, std::ostream* out) {
+  *out << file.name;
+}
 
 class BadTokenizerJson : public ::testing::TestWithParam<BadFile> {};
 
