@@ -113,8 +113,17 @@ void Ops::delta_rule(View<float> out, View<float> state, const DeltaRuleInputs& 
   QN_CHECK(state.dim(0) % in.k.dim(1) == 0, "Hv {} Hk {}", state.dim(0), in.k.dim(1));
   QN_CHECK(state.dim(1) == in.k.dim(2) && state.dim(2) == out.dim(2), "state [.., {}, {}], Dk {} Dv {}", state.dim(1),
            state.dim(2), in.k.dim(2), out.dim(2));
-  const DeltaRule kernel = num_tokens >= kDeltaChunk ? table_.delta_rule_chunk : table_.delta_rule_step;
-  split(state.dim(0), 1, 7 * num_tokens * state.num_elements(), [&](Range heads) { kernel(out, state, in, heads); });
+  const auto run = [&](DeltaRule kernel, Range tokens, Range heads) {
+    if (tokens.empty()) return;
+    const auto of = [&](auto view) { return view.slice(0, tokens.begin, tokens.end); };
+    kernel(of(out), state,
+           {.q = of(in.q), .k = of(in.k), .v = of(in.v), .log_decay = of(in.log_decay), .beta = of(in.beta)}, heads);
+  };
+  const std::size_t num_chunked = num_tokens / kDeltaChunk * kDeltaChunk;
+  split(state.dim(0), 1, 7 * num_tokens * state.num_elements(), [&](Range heads) {
+    run(table_.delta_rule_chunk, {0, num_chunked}, heads);
+    run(table_.delta_rule_step, {num_chunked, num_tokens}, heads);
+  });
 }
 
 View<float> Ops::attend(Arena& tmp, View<const float> q, std::span<const AttendSpan> spans, float scale) const {

@@ -44,7 +44,8 @@ class Ops {
   void causal_conv_silu(View<float> out, View<float> history, View<const float> x, View<const float> weight) const;
   void delta_gates(View<float> log_decay, View<float> beta, View<const float> a, View<const float> b,
                    std::span<const float> neg_exp_a, std::span<const float> dt_bias) const;
-  // Chunked from kDeltaChunk tokens on, step by step below: choosing by T alone keeps a sequence's result its own.
+  // Whole chunks of kDeltaChunk tokens in chunked form, the rest step by step: cutting a sequence at multiples of
+  // kDeltaChunk, wherever, gives the same bits.
   void delta_rule(View<float> out, View<float> state, const DeltaRuleInputs& in) const;
 
   View<float> attend(Arena& tmp, View<const float> q, std::span<const AttendSpan> spans, float scale) const;
