@@ -23,33 +23,33 @@
 namespace qnext {
 
 struct EngineConfig {
-  std::size_t context_tokens = 0;  // prompt and answer of one sequence, at most
+  std::size_t context_tokens = 0;  // prompt and answer of one sequence, at most; the model's own limit holds too
   std::size_t num_sequences = 1;   // that run at once; more wait
   std::size_t max_waiting = 256;   // requests that wait; more are refused
   DType kv_type = DType::kF32;     // kF32: exact; kBF16: half the memory
   std::size_t page_tokens = 64;
-  std::optional<std::size_t> num_pages;    // none: enough for every sequence to fill its context
-  std::size_t prefill_chunk_tokens = 512;  // prompt tokens a step, of all sequences together
+  std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
+  std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together
 };
 
-// Bytes of K/V pages and state slots that an engine of this config reserves (touched only as they fill).
+// Bytes of K/V pages and state slots that an engine of this config reserves (touched only as they fill). SIZE_MAX when
+// no machine has as much.
 std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config);
 
 struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
   std::uint64_t num_decode_tokens = 0;
-  double prefill_s = 0;  // steps that had prompt tokens among their rows
+  double prefill_s = 0;  // steps that had prompt tokens among their rows, sampling included
   double decode_s = 0;   // the others
 };
 
 class Engine {
  public:
-  // `model` and `ops` must outlive the engine. Error: the memory that the config asks for is not there; the text says
-  // how much is, and what to change.
+  // `model` and `ops` must outlive the engine. Errors: a field out of its range (named, with what was found and is
+  // allowed); the memory that the config asks for is not there (how much is, and what to change).
   static Result<std::unique_ptr<Engine>> make(const Qwen3Next& model, const Ops& ops, const EngineConfig& config);
 
-  // Errors: check_request's; a prompt that leaves the context no room for an answer, or that no number of pages could
-  // hold; too many requests wait.
+  // Errors: check_request's; a prompt that leaves the context no room for an answer; too many requests wait.
   Result<RequestId> submit(Request request);
 
   // Ends a request at the next step. One that has ended already, or never was, is no error.
@@ -71,28 +71,31 @@ class Engine {
  private:
   struct Sequence {
     RequestId request_id;
-    Request request;
+    Request request;              // but its prompt, which begins `tokens`
+    std::vector<TokenId> tokens;  // prompt, then answer; the first kv.num_tokens have run
+    std::size_t num_prompt_tokens = 0;
     TokenHistory history;
     KvSequence kv;
     StateSlotId state_slot;
-    std::vector<TokenId> pending;  // tokens that have not run yet: what is left of the prompt, or the last new token
-    std::size_t num_pending_run = 0;
-    std::size_t num_new_tokens = 0;
     bool cancelled = false;
     bool finished = false;
 
-    std::size_t num_pending() const { return pending.size() - num_pending_run; }
-    bool decodes() const { return num_new_tokens > 0; }
+    std::size_t num_new_tokens() const { return tokens.size() - num_prompt_tokens; }
+    std::size_t num_tokens_to_run() const { return tokens.size() - kv.num_tokens; }
+    bool decodes() const { return num_new_tokens() > 0; }
   };
 
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
   void end_cancelled();
-  StepPlan plan() const;
+  StepPlan make_plan() const;
   void admit(std::size_t num_admitted);
   void run(std::span<const PlannedRows> rows);
-  void accept(Sequence& sequence, std::span<const float> logits);
-  void finish(Sequence& sequence, FinishReason reason, std::string error = {}, std::optional<TokenId> stop_token = {});
+  Batch make_batch(std::span<const PlannedRows> rows);
+  View<float> gather_last_rows(View<const float> hidden, std::span<const PlannedRows> rows);
+  void accept_token(Sequence& sequence, std::span<const float> logits);
+  void end_sequence(Sequence& sequence, FinishEvent finish);
+  void emit_finish(const Sequence& sequence, FinishEvent finish);
   void drop_finished();
 
   const Qwen3Next& model_;
@@ -107,6 +110,7 @@ class Engine {
   std::vector<Event> events_;                       // of this step
   std::vector<TokenId> batch_tokens_;
   std::vector<SequenceSpan> batch_spans_;
+  std::vector<Sequence*> samplers_;  // those of the batch that get a token in this step, as their logits lie
   std::uint32_t next_request_id_ = 0;
   EngineStats stats_;
 };

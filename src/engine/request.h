@@ -18,8 +18,9 @@ struct Request {
   std::vector<TokenId> prompt;
   std::size_t max_new_tokens = 0;  // at least 1; the context's end may come first
   SamplingParams sampling;
-  std::vector<TokenId> stop_token_ids;      // any of them ends the answer; leave empty to ignore the model's own
-  std::optional<std::size_t> num_logprobs;  // report each token's log-probability, and the best num_logprobs beside it
+  std::vector<TokenId> stop_token_ids = {};  // any of them ends the answer; leave empty to ignore the model's own
+  std::optional<std::size_t> num_logprobs =
+      {};  // report each token's log-probability, and the best num_logprobs beside it
 };
 
 struct TokenLogprob {
@@ -33,15 +34,15 @@ std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", 
 // A token of the answer. The stop token that ends it is none.
 struct TokenEvent {
   TokenId token_id = 0;
-  std::optional<float> logprob;            // when the request asks for them
-  std::vector<TokenLogprob> top_logprobs;  // likeliest first
+  std::optional<float> logprob = {};            // when the request asks for them
+  std::vector<TokenLogprob> top_logprobs = {};  // likeliest first
 };
 
 // The last event of a request: exactly one for each that was accepted.
 struct FinishEvent {
   FinishReason reason = FinishReason::kStop;
-  std::optional<TokenId> stop_token_id;  // kStop: which one
-  std::string error;                     // kError: what is wrong, and what to do
+  std::optional<TokenId> stop_token_id = {};  // kStop: which one
+  std::string error = {};                     // kError: what is wrong, and what to do
   std::size_t num_prompt_tokens = 0;
   std::size_t num_new_tokens = 0;  // token events before this one
 };

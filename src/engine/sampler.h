@@ -49,7 +49,7 @@ class Sampler {
 
 struct Logprobs {
   float chosen = 0;
-  std::vector<TokenLogprob> top;  // likeliest first, ties to the lower id
+  std::vector<TokenLogprob> top = {};  // likeliest first, ties to the lower id
 };
 
 // The log-softmax of unmodified logits [V] at token_id and at the num_top largest. Cost: V exponentials.

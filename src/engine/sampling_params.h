@@ -24,7 +24,7 @@ struct SamplingParams {
   float repetition_penalty = 1;  // of every token in prompt and answer: divides positive logits, multiplies negative
   float presence_penalty = 0;    // subtracted once from the logit of a token that the answer has
   float frequency_penalty = 0;   // subtracted as often as the answer has the token
-  std::vector<LogitBias> logit_bias;
+  std::vector<LogitBias> logit_bias = {};
   std::uint64_t seed = 0;  // the same request and seed give the same tokens, whatever else runs
 };
 
