@@ -195,8 +195,8 @@ Result<Chat::Next> Chat::load(const std::string& argument) {
 }
 
 Result<Chat::Next> Chat::stats(const std::string&) {
-  std::string text = fmt::format("{} messages, {} answers, {} tokens answered; context of {} tokens", messages_.size(),
-                                 num_answers_, num_answer_tokens_, generator_.context_tokens());
+  std::string text = fmt::format("messages {}, answers {} of {} tokens together, context of {} tokens",
+                                 messages_.size(), num_answers_, num_answer_tokens_, generator_.context_tokens());
   if (last_answer_) text += fmt::format("\nlast answer: {}", generator_.stats_text(*last_answer_));
   say(text);
   return Next::kGoOn;
