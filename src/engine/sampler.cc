@@ -61,21 +61,29 @@ double total_probability(std::span<const Candidate> candidates) {
   return total;
 }
 
-// The likeliest whose sum first reaches p of the whole, in order. Sorts no more than about 8 times what it keeps.
+// The likeliest whose sum first reaches p of the whole, at least one. Halves the range in which the cut lies, so that
+// nothing is sorted: O(V).
 void keep_top_p(std::vector<Candidate>& candidates, double p) {
-  constexpr std::size_t kFirstSorted = 64;
-  constexpr std::size_t kGrowth = 8;
-  const double enough = p * total_probability(candidates);
-  double kept = 0;
-  std::size_t num_kept = 0;
-  for (std::size_t num_sorted = 0; num_sorted < candidates.size() && (num_kept == 0 || kept < enough);) {
-    const std::size_t end = std::min(std::max(kFirstSorted, num_sorted * kGrowth), candidates.size());
-    const auto at = [&](std::size_t idx) { return candidates.begin() + static_cast<std::ptrdiff_t>(idx); };
-    std::partial_sort(at(num_sorted), at(end), candidates.end(), likelier);
-    num_sorted = end;
-    while (num_kept < num_sorted && (num_kept == 0 || kept < enough)) kept += candidates[num_kept++].probability;
+  const auto at = [&](std::size_t idx) { return candidates.begin() + static_cast<std::ptrdiff_t>(idx); };
+  const double total = total_probability(candidates);
+  // The least likely that together cannot fill 1 - p go first: in most rows, nearly all.
+  const double least = (1 - p) * total / static_cast<double>(candidates.size());
+  std::erase_if(candidates, [=](const Candidate& candidate) { return candidate.probability < least; });
+
+  double missing = p * total;
+  Range cut{0, candidates.size()};  // those before it are kept, those behind it are not
+  while (cut.count() > 1) {
+    const std::size_t middle = cut.begin + cut.count() / 2;
+    std::nth_element(at(cut.begin), at(middle), at(cut.end), likelier);
+    const double likelier_half = total_probability({at(cut.begin), at(middle)});
+    if (likelier_half >= missing) {
+      cut.end = middle;
+    } else {
+      missing -= likelier_half;
+      cut.begin = middle;
+    }
   }
-  candidates.resize(num_kept);
+  candidates.resize(cut.end);
 }
 
 bool has_adjustments(const SamplingParams& params) {

@@ -28,10 +28,10 @@ class Sampler {
   // Reserves for rows of vocabulary_tokens logits.
   explicit Sampler(std::size_t vocabulary_tokens);
 
-  // What may come next: every token with a probability above 0; they sum to 1. Greedy: one token. Likeliest first when
-  // top_k or top_p cuts, by id otherwise. Valid until the next call.
+  // What may come next: every token with a probability above 0, in an order that depends on the arguments alone; they
+  // sum to 1. Greedy: one token. Valid until the next call.
   // Error: a logit is NaN or infinite.      logits : [V]
-  // Cost     one pass over V; without top_k also V exponentials, and a sort of what top_p keeps.
+  // Cost     one pass over V; without top_k also V exponentials, and with top_p a selection in O(V).
   Result<std::span<const Candidate>> distribution(std::span<const float> logits, const TokenHistory& history,
                                                   const SamplingParams& params);
 
