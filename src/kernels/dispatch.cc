@@ -29,7 +29,6 @@ KernelTable make_simd_table(std::string_view name) {
   KernelTable table{};
   table.name = name;
   add_simd_matmul(table);
-  add_simd_experts(table);
   add_simd_rows(table);
   add_simd_delta_net(table);
   add_simd_delta_chunk(table);

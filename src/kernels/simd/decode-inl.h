@@ -1,5 +1,5 @@
 // Vector decoders of weights: one struct a format with
-//   kStep        elements that are decoded together; divides kDotBlock and kChunk (dot-inl.h)
+//   kStep        elements that are decoded together; divides kDotBlock and kChunk (matmul.cc)
 //   kStepBytes   their bytes
 //   kParts       a step is cut into so many equal parts
 //   Step(bytes)  unpacks what the parts share; Step::part(p, emit) then calls emit(k, v) for each vector of part p in

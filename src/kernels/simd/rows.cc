@@ -6,6 +6,7 @@
 #include <hwy/highway.h>
 
 #include <cmath>
+#include <limits>
 
 #include "kernels/simd/math-inl.h"
 #include "kernels/simd/simd_kernels.h"
@@ -137,9 +138,60 @@ void add_gated(View<float> out, View<const float> x, View<const float> gate, Ran
   }
 }
 
+// ---- Routing ----
+
+// values[i] = e^(values[i] - max), summed in index order. Vectors and single lanes give the same values.
+double exp_and_sum(const float* logits, std::size_t count, float max) {
+  double total = 0;
+  for_each_vector({0, count}, [&](auto d, std::size_t i) HWY_ATTR {
+    alignas(64) float p[hn::MaxLanes(hn::ScalableTag<float>())];
+    hn::Store(exp(d, hn::Sub(hn::LoadU(d, logits + i), hn::Set(d, max))), d, p);
+    for (std::size_t lane = 0; lane < hn::Lanes(d); ++lane) total += p[lane];
+  });
+  return total;
+}
+
+// A NaN, which only broken weights give, is never chosen before a number.
+float order_key(float logit) {
+  return logit == logit ? logit : -std::numeric_limits<float>::infinity();
+}
+
+// ids[0, num_active): the largest logits, largest first, ties to the lower index. By insertion: few are active, and
+// most logits fail the first comparison.
+void select_top(std::uint32_t* ids, const float* logits, std::size_t num_experts, std::size_t num_active) {
+  std::size_t num_chosen = 0;
+  for (std::size_t e = 0; e < num_experts; ++e) {
+    const float key = order_key(logits[e]);
+    if (num_chosen == num_active && !(key > order_key(logits[ids[num_chosen - 1]]))) continue;
+    std::size_t at = num_chosen < num_active ? num_chosen++ : num_chosen - 1;
+    for (; at > 0 && key > order_key(logits[ids[at - 1]]); --at) ids[at] = ids[at - 1];
+    ids[at] = static_cast<std::uint32_t>(e);
+  }
+}
+
+void route_top_k(View<std::uint32_t> expert_ids, View<float> weights, View<const float> logits, bool normalize,
+                 Range tokens) {
+  const std::size_t num_active = expert_ids.dim(1);
+  for (std::size_t t = tokens.begin; t < tokens.end; ++t) {
+    const float* row = logits.row(t);
+    std::uint32_t* ids = expert_ids.row(t);
+    float* p = weights.row(t);
+    select_top(ids, row, logits.dim(1), num_active);
+    const float max = row[ids[0]];
+    for (std::size_t i = 0; i < num_active; ++i) p[i] = row[ids[i]] - max;
+    double total = 0;
+    for_each_vector({0, num_active},
+                    [&](auto d, std::size_t i) HWY_ATTR { hn::StoreU(exp(d, hn::LoadU(d, p + i)), d, p + i); });
+    for (std::size_t i = 0; i < num_active; ++i) total += p[i];
+    if (!normalize) total = exp_and_sum(row, logits.dim(1), max);
+    for (std::size_t i = 0; i < num_active; ++i) p[i] = static_cast<float>(p[i] / total);
+  }
+}
+
 }  // namespace
 
 void AddRows(KernelTable& table) {
+  table.route_top_k = route_top_k;
   table.rms_norm = rms_norm;
   table.rms_norm_gated = rms_norm_gated;
   table.l2_norm_inplace = l2_norm_inplace;

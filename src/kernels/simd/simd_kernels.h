@@ -6,9 +6,8 @@
 
 namespace qnext {
 
-void add_simd_matmul(KernelTable& table);       // decode_rows, matmul
-void add_simd_experts(KernelTable& table);      // route_top_k, expert_hidden, expert_output
-void add_simd_rows(KernelTable& table);         // rms_norm .. add_gated
+void add_simd_matmul(KernelTable& table);       // decode_rows, matmul, expert_hidden, expert_output
+void add_simd_rows(KernelTable& table);         // rms_norm .. add_gated, route_top_k
 void add_simd_delta_net(KernelTable& table);    // causal_conv_silu, delta_gates, delta_rule_step
 void add_simd_delta_chunk(KernelTable& table);  // delta_rule_chunk
 void add_simd_attention(KernelTable& table);    // store_kv, attend
