@@ -4,6 +4,7 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
 QNEXT := build/release/qnext
+export CMAKE_CXX_COMPILER_LAUNCHER := $(shell command -v ccache)
 # Random weights with a real tokenizer: enough to see the program work (the trained model replaces it).
 MODEL ?= tests/data/golden/next-gguf/next-Q4_K_M.gguf
 PROMPT ?= Tell me a short story about a lighthouse keeper.
