@@ -43,6 +43,8 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
   QN_RETURN_IF_ERROR(check_range("num_sequences", config.num_sequences, {1, kMaxSequences + 1}));
   QN_RETURN_IF_ERROR(check_range("page_tokens", config.page_tokens, {1, kMaxPageTokens + 1}));
   QN_RETURN_IF_ERROR(check_range("prefill_chunk_tokens", config.prefill_chunk_tokens, {1, kMaxPrefillChunkTokens + 1}));
+  // Every request waits for the step that admits it.
+  if (config.max_waiting == 0) return error("max_waiting: found 0, expected at least 1");
   if (config.context_tokens > model.max_context_tokens) {
     return error("context_tokens: found {}, but the model was made for {} tokens; ask for at most that",
                  config.context_tokens, model.max_context_tokens);

@@ -126,6 +126,7 @@ TEST(EngineLimits, SettingsThatCannotBeAreNamed) {
       {"made for 4096 tokens", {.context_tokens = 4097}},
       {"num_sequences", {.context_tokens = 64, .num_sequences = 0}},
       {"num_sequences", {.context_tokens = 64, .num_sequences = kHuge}},
+      {"max_waiting", {.context_tokens = 64, .max_waiting = 0}},
       {"page_tokens", {.context_tokens = 64, .page_tokens = 0}},
       {"page_tokens", {.context_tokens = 64, .page_tokens = kHuge}},
       {"prefill_chunk_tokens", {.context_tokens = 64, .prefill_chunk_tokens = 0}},
