@@ -202,6 +202,27 @@ TEST(KvCacheDeathTest, IntegrityFindsAPageThatNobodyOwnsUpTo) {
   EXPECT_DEATH(check(cache, {&sequence, &sequence}), "2 holders, counted 1");
 }
 
+TEST(KvCacheDeathTest, IntegrityFindsTokensWithoutPages) {
+  KvCache cache = make_cache(2);
+  KvSequence sequence;
+  ASSERT_TRUE(append(cache, sequence, 4, 1));
+  sequence.num_tokens = 5;
+  EXPECT_DEATH(check(cache, {&sequence}), "5 tokens in 1 pages");
+  sequence.num_tokens = 4;
+  sequence.pages[0] = PageId{2};
+  EXPECT_DEATH(check(cache, {&sequence}), "page 2 of 2");
+}
+
+TEST(KvCacheDeathTest, PagesAreGivenUpOnce) {
+  KvCache cache = make_cache(2);
+  KvSequence sequence;
+  ASSERT_TRUE(append(cache, sequence, 4, 1));
+  KvSequence stale = sequence;  // not a fork: nobody counted it
+  cache.release(sequence);
+  EXPECT_DEATH(cache.release(stale), "has no holder");
+  EXPECT_DEATH(cache.rollback(sequence, 1), "rollback to 1 of 0 tokens");
+}
+
 TEST(KvCache, AnImpossibleSizeIsAnError) {
   KvStore shape = small_shape();
   shape.Dh = std::size_t{1} << 40;

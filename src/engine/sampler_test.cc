@@ -153,6 +153,27 @@ TEST(Sampler, TopPKeepsTheFewestThatReachP) {
   }
 }
 
+TEST(Sampler, TopPKeepsTheLowerIdsOfEquals) {
+  std::vector<float> logits = random_logits(2000, 8);
+  for (float& logit : logits) logit = std::round(logit);  // some twenty values in all
+  std::vector<TokenId> sorted(logits.size());
+  std::iota(sorted.begin(), sorted.end(), 0);
+  std::ranges::stable_sort(sorted, std::greater{}, [&](TokenId id) { return logits[static_cast<std::size_t>(id)]; });
+  Sampler sampler(logits.size());
+  for (float p : {0.05f, 0.5f, 0.8f, 0.99f}) {
+    for (std::size_t top_k : {0u, 700u}) {
+      const auto candidates = sampler.distribution(logits, {}, {.top_k = top_k, .top_p = p});
+      ASSERT_TRUE(candidates.ok());
+      std::vector<TokenId> kept;
+      for (const Candidate& candidate : *candidates) kept.push_back(candidate.token_id);
+      std::vector<TokenId> likeliest(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(kept.size()));
+      std::ranges::sort(kept);
+      std::ranges::sort(likeliest);
+      EXPECT_EQ(kept, likeliest) << p << " of the " << top_k << " likeliest";
+    }
+  }
+}
+
 TEST(Sampler, ProbabilitiesSumToOneAtEveryTemperature) {
   const std::vector<float> logits = random_logits(3000, 3);
   Sampler sampler(logits.size());
@@ -217,6 +238,40 @@ TEST(Sampler, DrawsFollowTheDistribution) {
   }
 }
 
+// Pearson's chi-square over a range of seeds at one position, with each cut: for d degrees of freedom it has the mean d
+// and the variance 2 d.
+TEST(Sampler, DrawsOfManySeedsFollowTheDistribution) {
+  const std::vector<float> logits = random_logits(60, 9);
+  Sampler sampler(logits.size());
+  constexpr std::size_t kNumSeeds = 50'000;
+  for (SamplingParams params : {SamplingParams{.temperature = 1.5f}, SamplingParams{.top_k = 12},
+                                SamplingParams{.top_p = 0.9f}, SamplingParams{.temperature = 2, .min_p = 0.05f}}) {
+    const std::vector<double> expected = probabilities(sampler, logits, params);
+    std::vector<double> num_drawn(logits.size(), 0);
+    for (params.seed = 0; params.seed < kNumSeeds; ++params.seed) {
+      ++num_drawn[static_cast<std::size_t>(*sampler.sample(logits, {}, params, 1234))];
+    }
+    double chi_square = 0;
+    double rare_expected = 0;  // cells too small for the approximation, in one
+    double rare_drawn = 0;
+    double num_cells = 0;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      const double want = kNumSeeds * expected[i];
+      ASSERT_TRUE(want > 0 || num_drawn[i] == 0) << i;
+      if (want < 10) {
+        rare_expected += want;
+        rare_drawn += num_drawn[i];
+        continue;
+      }
+      chi_square += (num_drawn[i] - want) * (num_drawn[i] - want) / want;
+      ++num_cells;
+    }
+    EXPECT_NEAR(rare_drawn, rare_expected, 5 * std::sqrt(rare_expected + 1));
+    const double freedom = num_cells - 1;
+    EXPECT_NEAR(chi_square, freedom, 5 * std::sqrt(2 * freedom)) << num_cells << " cells";
+  }
+}
+
 TEST(Sampler, DrawsDependOnSeedAndPositionAlone) {
   const std::vector<float> logits = random_logits(500, 6);
   const auto draws = [&](Sampler& sampler, std::uint64_t seed) {
@@ -243,6 +298,15 @@ TEST(Philox, KnownAnswers) {
             (Counter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (Counter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(Philox, EveryBitOfSeedAndPositionCounts) {
+  const double base = uniform_at(0, 0);
+  for (int bit = 0; bit < 64; ++bit) {
+    EXPECT_NE(uniform_at(std::uint64_t{1} << bit, 0), base) << bit;
+    EXPECT_NE(uniform_at(0, std::uint64_t{1} << bit), base) << bit;
+    EXPECT_NE(uniform_at(0, std::uint64_t{1} << bit), uniform_at(std::uint64_t{1} << bit, 0)) << bit;
+  }
 }
 
 TEST(Philox, UniformStaysBelowOne) {

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <optional>
+#include <random>
 #include <vector>
 
 namespace qnext {
@@ -73,6 +75,104 @@ TEST(StateCache, AWindowHandsOverTheLastAcceptedRow) {
   }
 }
 
+// A sequence of the random history below: its slot, a checkpoint and a draft window when it has them, and what the
+// states must read as.
+struct Life {
+  StateSlotId slot;
+  float value = 0;
+  std::optional<StateSlotId> checkpoint;
+  float checkpoint_value = 0;
+};
+
+class RandomHistory {
+ public:
+  RandomHistory() : cache_(make_cache(9)), random_(7) {}
+
+  void take_step() {
+    const std::size_t kind = below(6);
+    if (kind == 0 || lives_.empty()) return acquire();
+    Life& life = lives_[below(lives_.size())];
+    if (kind == 1) return write(life.slot, life.value);
+    if (kind == 2) return move_checkpoint(life);
+    if (kind == 3) return restore(life);
+    if (kind == 4) return draft(life);
+    if (below(3) == 0) release(life);
+  }
+
+  // Every slot reads as it should, and is held by who should hold it.
+  void expect_right() const {
+    std::vector<StateSlotId> in_use;
+    for (const Life& life : lives_) {
+      in_use.push_back(life.slot);
+      ASSERT_TRUE(all_are(state_of(cache_, life.slot), life.value));
+      if (!life.checkpoint) continue;
+      in_use.push_back(*life.checkpoint);
+      ASSERT_TRUE(all_are(state_of(cache_, *life.checkpoint), life.checkpoint_value));
+    }
+    check(cache_, in_use);
+  }
+  std::size_t num_refused() const { return num_refused_; }
+
+ private:
+  std::size_t below(std::size_t end) { return random_() % end; }
+
+  void write(StateSlotId slot, float& value) {
+    value = ++last_value_;
+    std::ranges::fill(state_of(cache_, slot), value);
+  }
+  void acquire() {
+    const auto slot = cache_.try_acquire();
+    if (slot) lives_.push_back({.slot = *slot, .value = 0, .checkpoint = {}, .checkpoint_value = 0});
+    num_refused_ += slot ? 0 : 1;
+  }
+  void move_checkpoint(Life& life) {
+    if (life.checkpoint) cache_.release(*life.checkpoint);
+    life.checkpoint = cache_.try_checkpoint(life.slot);
+    life.checkpoint_value = life.value;
+    num_refused_ += life.checkpoint ? 0 : 1;
+  }
+  void restore(Life& life) {
+    if (!life.checkpoint) return;
+    cache_.restore(life.slot, *life.checkpoint);
+    life.value = life.checkpoint_value;
+  }
+  void draft(Life& life) {
+    const std::size_t num_rows = 1 + below(4);
+    std::vector<StateSlotId> window;
+    if (!cache_.try_open_window(window, num_rows)) {
+      ++num_refused_;
+      return;
+    }
+    std::vector<float> values(num_rows);
+    for (std::size_t i = 0; i < num_rows; ++i) write(window[i], values[i]);
+    const std::size_t num_accepted = 1 + below(num_rows);
+    cache_.commit_window(life.slot, window, num_accepted);
+    life.value = values[num_accepted - 1];
+  }
+  void release(Life& life) {
+    cache_.release(life.slot);
+    if (life.checkpoint) cache_.release(*life.checkpoint);
+    life = lives_.back();
+    lives_.pop_back();
+  }
+
+  StateCache cache_;
+  std::mt19937 random_;
+  std::vector<Life> lives_;
+  float last_value_ = 0;
+  std::size_t num_refused_ = 0;
+};
+
+TEST(StateCache, AnyHistoryKeepsEveryState) {
+  RandomHistory history;
+  for (int round = 0; round < 5000; ++round) {
+    history.take_step();
+    history.expect_right();
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(history.num_refused(), 0u);  // the slots did run out
+}
+
 TEST(StateCacheDeathTest, IntegrityFindsLostAndDoubledSlots) {
   StateCache cache = make_cache(2);
   const StateSlotId slot = *cache.try_acquire();
@@ -80,6 +180,15 @@ TEST(StateCacheDeathTest, IntegrityFindsLostAndDoubledSlots) {
   EXPECT_DEATH(check(cache, {slot, slot}), "occurs twice");
   cache.release(slot);
   EXPECT_DEATH(cache.release(slot), "is not in use");
+}
+
+TEST(StateCacheDeathTest, AWindowAcceptsOneRowAtLeastAndAllAtMost) {
+  StateCache cache = make_cache(3);
+  StateSlotId slot = *cache.try_acquire();
+  std::vector<StateSlotId> window;
+  ASSERT_TRUE(cache.try_open_window(window, 2));
+  EXPECT_DEATH(cache.commit_window(slot, window, 0), "0 accepted of a window of 2");
+  EXPECT_DEATH(cache.commit_window(slot, window, 3), "3 accepted of a window of 2");
 }
 
 // The baselines have no Gated DeltaNet layers: slots of no floats.

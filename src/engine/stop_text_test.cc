@@ -97,5 +97,30 @@ TEST(StopText, NeverDependsOnTheCuts) {
   }
 }
 
+// What may still become a stop string is held back, and nothing else: text comes as early as it can.
+TEST(StopText, HoldsBackNoMoreThanItMust) {
+  const std::vector<std::string> stops = {"abab", "ba", "aaab"};
+  std::mt19937 random(2);
+  for (int round = 0; round < 300; ++round) {
+    StopText matcher(stops);
+    std::string text;
+    std::string passed;
+    for (int i = 0; i < 20 && !matcher.stopped(); ++i) {
+      const std::string piece(1, "abc"[random() % 3]);
+      text += piece;
+      passed += matcher.feed(piece);
+      if (matcher.stopped()) break;
+      std::size_t num_held = 0;
+      for (const std::string& stop : stops) {
+        for (std::size_t num_bytes = 1; num_bytes < stop.size(); ++num_bytes) {
+          if (text.ends_with(stop.substr(0, num_bytes))) num_held = std::max(num_held, num_bytes);
+        }
+      }
+      ASSERT_EQ(passed, text.substr(0, text.size() - num_held)) << text;
+    }
+    ASSERT_EQ(passed + matcher.finish(), expected(stops, text).text) << text;
+  }
+}
+
 }  // namespace
 }  // namespace qnext
