@@ -104,10 +104,9 @@ Result<ExitCode> bench(const BenchOptions& options) {
   QN_TRY(const Machine machine, make_machine(options.machine));
   QN_TRY(const auto model, Qwen3Next::load(options.model));
   const Ops ops(*machine.table, *machine.pool);
-  QN_TRY(const SpeedReport report, measure_speed(*model, ops, options.speed, [](std::string_view what) {
-           write_stderr(fmt::format("{} ...\n", what));
-           return !interrupted();
-         }));
+  const auto begin = [](std::string_view what) { write_stderr(fmt::format("{} ...\n", what)); };
+  const auto go_on = [] { return !interrupted(); };
+  QN_TRY(const SpeedReport report, measure_speed(*model, ops, options.speed, {.begin = begin, .go_on = go_on}));
   const BenchRun run{options, *model, machine, report, best_of(report.before, report.after)};
   QN_RETURN_IF_ERROR(write_stdout(options.json ? json_indented(report_json(run)) : report_text(run)));
   return ExitCode::kDone;

@@ -134,7 +134,7 @@ Result<Answer> Chat::generate() {
   const AnswerRequest request{.prompt = ids,
                               .max_new_tokens = std::min(options_.max_new_tokens.value_or(room), room),
                               .sampling = choose_sampling(options_.sampling, files_.generation),
-                              .stop_token_ids = files_.generation.stop_token_ids,
+                              .stop_token_ids = choose_stop_tokens(options_.sampling, files_.generation),
                               .stop_texts = options_.sampling.stops};
   const bool inside = opens_thinking(prompt);
   ThinkingStyle style(stdout_takes_colour(), inside);
@@ -232,8 +232,7 @@ void add_chat_command(CLI::App& root, Action& action) {
   CLI::App& command = *root.add_subcommand("chat", "Talk with a model.");
   command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
   command.add_option("--system", options->system, "A system message before the conversation")->type_name("TEXT");
-  command.add_flag("--thinking,!--no-thinking", options->thinking,
-                   "Tell the chat template to let the model think first, or not to");
+  add_thinking_flag(command, options->thinking);
   command.add_option("--max-tokens", options->max_new_tokens, "Longest answer (default: up to the context's end)")
       ->check(CLI::Range(std::size_t{1}, std::size_t{1} << 24))
       ->type_name("N");

@@ -1,5 +1,6 @@
 #include "apps/generation.h"
 
+#include <charconv>
 #include <chrono>
 #include <limits>
 #include <random>
@@ -15,6 +16,14 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_between(Clock::time_point begin, Clock::time_point end) {
   return std::chrono::duration<double>(end - begin).count();
+}
+
+// CLI11 turns what is too large into the largest number; this refuses it.
+std::string whole_number(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool right = problem == std::errc() && end == text.data() + text.size();
+  return right ? "" : fmt::format("expected a whole number from 0 to 2^64 - 1, found {}", escaped(text));
 }
 
 // Tokens to text that may be shown: whole characters, and nothing of a stop string.
@@ -111,9 +120,11 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   number("--frequency-penalty", options.frequency_penalty, "Subtract this from tokens of the answer, each time", -100,
          100);
   command.add_option("--top-k", options.top_k, "Keep the K likeliest tokens; 0: all")
+      ->check(whole_number)
       ->type_name("K")
       ->group("Sampling");
   command.add_option("--seed", options.seed, "Same seed, same answer (default: another one each time)")
+      ->check(whole_number)
       ->type_name("S")
       ->group("Sampling");
   command.add_option("--stop", options.stops, "End the answer before this text; may be given several times")
@@ -121,6 +132,14 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->type_name("TEXT")
       ->group("Sampling");
+  command.add_flag("--ignore-eos", options.ignore_eos, "Go on when the model would end its answer")->group("Sampling");
+}
+
+void add_thinking_flag(CLI::App& command, std::optional<bool>& thinking) {
+  // CLI11 gives an optional<bool> a value even when the flag is absent, so the value is set by hand.
+  command.add_flag_function(
+      "--thinking,!--no-thinking", [&thinking](std::int64_t count) { thinking = count > 0; },
+      "Tell the chat template to let the model think first, or not to");
 }
 
 SamplingParams choose_sampling(const SamplingOptions& options, const GenerationDefaults& defaults) {
@@ -144,6 +163,10 @@ SamplingParams choose_sampling(const SamplingOptions& options, const GenerationD
   out.frequency_penalty = options.frequency_penalty.value_or(0.0f);
   out.seed = options.seed ? *options.seed : std::random_device{}();
   return out;
+}
+
+std::vector<TokenId> choose_stop_tokens(const SamplingOptions& options, const GenerationDefaults& defaults) {
+  return options.ignore_eos ? std::vector<TokenId>() : defaults.stop_token_ids;
 }
 
 double Answer::prompt_tokens_per_s() const {

@@ -26,8 +26,12 @@ struct SamplingOptions {
   std::optional<std::size_t> top_k;
   std::optional<std::uint64_t> seed;  // none: another one each time
   std::vector<std::string> stops;
+  bool ignore_eos = false;
 };
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
+
+// --thinking and --no-thinking; neither leaves it to the chat template.
+void add_thinking_flag(CLI::App& command, std::optional<bool>& thinking);
 
 // What the family's instruct models recommend, for models that recommend nothing.
 inline constexpr float kFallbackTemperature = 0.7f;
@@ -36,6 +40,9 @@ inline constexpr std::size_t kFallbackTopK = 20;
 
 // A seed that was not given is drawn here, so that it can be reported.
 SamplingParams choose_sampling(const SamplingOptions& options, const GenerationDefaults& defaults);
+
+// The model's own, or none with --ignore-eos.
+std::vector<TokenId> choose_stop_tokens(const SamplingOptions& options, const GenerationDefaults& defaults);
 
 struct AnswerRequest {
   std::vector<TokenId> prompt;

@@ -79,7 +79,7 @@ Result<ExitCode> run(const RunOptions& options) {
   const AnswerRequest request{.prompt = prompt.ids,
                               .max_new_tokens = options.max_new_tokens,
                               .sampling = sampling,
-                              .stop_token_ids = files.generation.stop_token_ids,
+                              .stop_token_ids = choose_stop_tokens(options.sampling, files.generation),
                               .stop_texts = options.sampling.stops};
   ThinkingStyle style(stdout_takes_colour(), prompt.opens_thinking);
   const Tokenizer* tokenizer = files.tokenizer ? &*files.tokenizer : nullptr;
@@ -108,8 +108,7 @@ void add_run_command(CLI::App& root, Action& action) {
       ->type_name("ID,ID,...");
   command.add_flag("--raw", options->raw, "Feed the prompt as it is, without the chat template");
   command.add_option("--system", options->system, "A system message before the prompt")->type_name("TEXT");
-  command.add_flag("--thinking,!--no-thinking", options->thinking,
-                   "Tell the chat template to let the model think first, or not to");
+  add_thinking_flag(command, options->thinking);
   command.add_option("--max-tokens", options->max_new_tokens, "Longest answer (default: 2048)")
       ->check(CLI::Range(std::size_t{1}, std::size_t{1} << 24))
       ->type_name("N");

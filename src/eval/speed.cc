@@ -49,10 +49,16 @@ struct Timed {
   std::uint64_t output_hash = 0;
 };
 
-Timed time_prefill(DirectRunner& runner, std::span<const TokenId> prompt, std::size_t chunk_tokens) {
+Error stopped() {
+  return error("stopped before everything was measured");
+}
+
+Result<Timed> time_prefill(DirectRunner& runner, std::span<const TokenId> prompt, std::size_t chunk_tokens,
+                           FunctionRef<bool()> go_on) {
   TokenId chosen = 0;
   const Clock::time_point begin = Clock::now();
   for (std::size_t first = 0; first < prompt.size(); first += chunk_tokens) {
+    if (!go_on()) return stopped();
     const auto chunk = prompt.subspan(first, std::min(chunk_tokens, prompt.size() - first));
     const View<float> hidden = runner.step(chunk);
     if (first + chunk.size() < prompt.size()) continue;
@@ -61,25 +67,27 @@ Timed time_prefill(DirectRunner& runner, std::span<const TokenId> prompt, std::s
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   Hash hash;
   hash.add({&chosen, 1});
-  return {seconds, hash.value()};
+  return Timed{seconds, hash.value()};
 }
 
-Timed time_decode(DirectRunner& runner, std::span<const TokenId> first_tokens, std::size_t num_tokens) {
+Result<Timed> time_decode(DirectRunner& runner, std::span<const TokenId> first_tokens, std::size_t num_tokens,
+                          FunctionRef<bool()> go_on) {
   std::vector<TokenId> current(first_tokens.begin(), first_tokens.end());
   Hash hash;
   const Clock::time_point begin = Clock::now();
   for (std::size_t i = 0; i < num_tokens; ++i) {
+    if (!go_on()) return stopped();
     argmax_rows(current, runner.logits(runner.step(current)));
     hash.add(current);
   }
-  return {std::chrono::duration<double>(Clock::now() - begin).count(), hash.value()};
+  return Timed{std::chrono::duration<double>(Clock::now() - begin).count(), hash.value()};
 }
 
 // Runs `once` as often as asked, from the same beginning, and notes the median.
-Status repeat(SpeedResult& result, std::size_t num_repetitions, FunctionRef<Timed()> once) {
+Status repeat(SpeedResult& result, std::size_t num_repetitions, FunctionRef<Result<Timed>()> once) {
   std::vector<double> seconds;
   for (std::size_t i = 0; i < num_repetitions; ++i) {
-    const Timed timed = once();
+    QN_TRY(const Timed timed, once());
     if (i > 0 && timed.output_hash != result.output_hash) {
       return error("two runs of the same tokens chose different ones: the machine or this build computes wrongly");
     }
@@ -94,14 +102,16 @@ Status repeat(SpeedResult& result, std::size_t num_repetitions, FunctionRef<Time
 
 class SpeedRun {
  public:
-  SpeedRun(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config)
-      : model_(model), ops_(ops), config_(config) {}
+  SpeedRun(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config, FunctionRef<bool()> go_on)
+      : model_(model), ops_(ops), config_(config), go_on_(go_on) {}
 
   Status warm_up() {
     const std::size_t num_tokens = config_.prompt_tokens.empty() ? kWarmUpTokens : config_.chunk_tokens;
     QN_TRY(const auto runner, make_runner(1, num_tokens + kWarmUpTokens));
-    (void)time_prefill(*runner, random_tokens(num_tokens, model_.config().V), config_.chunk_tokens);
-    (void)time_decode(*runner, random_tokens(1, model_.config().V), kWarmUpTokens);
+    const std::vector<TokenId> token_ids = random_tokens(num_tokens, model_.config().V);
+    QN_TRY([[maybe_unused]] const Timed prefill, time_prefill(*runner, token_ids, config_.chunk_tokens, go_on_));
+    QN_TRY([[maybe_unused]] const Timed decode,
+           time_decode(*runner, std::span(token_ids).first(1), kWarmUpTokens, go_on_));
     return success();
   }
 
@@ -114,7 +124,7 @@ class SpeedRun {
     const std::vector<TokenId> prompt = random_tokens(num_tokens, model_.config().V);
     QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
       set_depth(*runner, depth);
-      return time_prefill(*runner, prompt, config_.chunk_tokens);
+      return time_prefill(*runner, prompt, config_.chunk_tokens, go_on_);
     }));
     return result;
   }
@@ -135,7 +145,7 @@ class SpeedRun {
     const std::vector<TokenId> first_tokens = random_tokens(config_.num_sequences, model_.config().V);
     QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
       set_depth(*runner, depth);
-      return time_decode(*runner, first_tokens, config_.gen_tokens);
+      return time_decode(*runner, first_tokens, config_.gen_tokens, go_on_);
     }));
     return result;
   }
@@ -153,6 +163,7 @@ class SpeedRun {
   const Qwen3Next& model_;
   const Ops& ops_;
   const SpeedConfig& config_;
+  FunctionRef<bool()> go_on_;
 };
 
 }  // namespace
@@ -170,25 +181,25 @@ double SpeedResult::share_of_roof(const Roofs& roofs) const {
   return phase == Phase::kPrefill ? share_of_matmul(roofs) : share_of_bandwidth(roofs);
 }
 
-Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config, SpeedStep step) {
-  SpeedRun run(model, ops, config);
+Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
+                                  const SpeedObserver& observer) {
+  SpeedRun run(model, ops, config, observer.go_on);
   SpeedReport report;
-  const auto stopped = [] { return error("stopped before everything was measured"); };
-  if (!step("warming up")) return stopped();
+  observer.begin("warming up");
   QN_RETURN_IF_ERROR(run.warm_up());
-  if (!step("measuring the roofs")) return stopped();
+  observer.begin("measuring the roofs");
   QN_TRY(const RoofMeter meter, RoofMeter::make(ops));
   report.before = meter.measure();
   for (std::size_t depth : config.depths) {
     for (std::size_t num_tokens : config.prompt_tokens) {
-      if (!step(fmt::format("prefill of {} tokens at depth {}", num_tokens, depth))) return stopped();
+      observer.begin(fmt::format("prefill of {} tokens at depth {}", num_tokens, depth));
       QN_TRY(report.results.emplace_back(), run.prefill(num_tokens, depth));
     }
     if (config.gen_tokens == 0) continue;
-    if (!step(fmt::format("decode of {} tokens at depth {}", config.gen_tokens, depth))) return stopped();
+    observer.begin(fmt::format("decode of {} tokens at depth {}", config.gen_tokens, depth));
     QN_TRY(report.results.emplace_back(), run.decode(depth));
   }
-  if (!step("measuring the roofs again")) return stopped();
+  observer.begin("measuring the roofs again");
   report.after = meter.measure();
   return report;
 }

@@ -51,13 +51,16 @@ struct SpeedReport {
   std::vector<SpeedResult> results;
 };
 
-// Told what is measured next; false stops the work, which then is an error.
-using SpeedStep = FunctionRef<bool(std::string_view what)>;
+struct SpeedObserver {
+  FunctionRef<void(std::string_view what)> begin;  // told what is measured next
+  FunctionRef<bool()> go_on;                       // asked at every step; false stops the work, which then is an error
+};
 
 // Token ids are random, from a fixed seed. Depth is not prefilled: the caches are filled with random numbers
 // (DirectRunner::fill_synthetic), so that 128K tokens cost seconds and not minutes. Before anything is timed, every
 // layer runs once, so that the model's pages are in memory.
 // Errors: not enough memory; a context beyond the model's; stopped.
-Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config, SpeedStep step);
+Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
+                                  const SpeedObserver& observer);
 
 }  // namespace qnext

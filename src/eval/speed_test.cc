@@ -76,6 +76,10 @@ TEST(CountWork, APromptIsTheSumOfItsChunks) {
   EXPECT_LT(whole.bytes(), cut.bytes());
 }
 
+constexpr auto kBegin = [](std::string_view) {};
+constexpr auto kAlways = [] { return true; };
+const SpeedObserver kGoOn = {.begin = kBegin, .go_on = kAlways};
+
 TEST(MeasureSpeed, ReportsEveryLengthAtEveryDepth) {
   const auto model = Qwen3Next::load(std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/next-tiny").value();
   ThreadPool pool(2);
@@ -86,7 +90,7 @@ TEST(MeasureSpeed, ReportsEveryLengthAtEveryDepth) {
                            .num_sequences = 2,
                            .num_repetitions = 2,
                            .chunk_tokens = 32};
-  const SpeedReport report = measure_speed(*model, ops, config, [](std::string_view) { return true; }).value();
+  const SpeedReport report = measure_speed(*model, ops, config, kGoOn).value();
   ASSERT_EQ(report.results.size(), 6u);
   EXPECT_GT(report.before.read_bytes_per_s, 0);
   EXPECT_GT(report.after.matmul_ops_per_s, 0);
@@ -105,7 +109,10 @@ TEST(MeasureSpeed, StopsWhenTold) {
   const auto model = Qwen3Next::load(std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/next-tiny").value();
   ThreadPool pool(1);
   const Ops ops(*find_table("").value(), pool);
-  const auto out = measure_speed(*model, ops, {.prompt_tokens = {1}}, [](std::string_view) { return false; });
+  int num_steps = 0;
+  const auto go_on = [&num_steps] { return ++num_steps < 3; };
+  const auto out = measure_speed(*model, ops, {.prompt_tokens = {1}}, {.begin = kBegin, .go_on = go_on});
+  EXPECT_EQ(num_steps, 3);
   EXPECT_THAT(out.message(), testing::HasSubstr("stopped"));
 }
 
