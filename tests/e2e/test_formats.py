@@ -200,6 +200,23 @@ class Inspect(Case):
         self.assertIn(b"qnext: ", done.stderr)
 
 
+class Convert(Case):
+    def test_a_converted_model_still_meets_the_golden_file(self):
+        converted = self.folder / "tiny.gguf"
+        self.ok("convert", TINY, converted, "--type", "bf16")
+        golden = ["--golden", GOLDEN / "next-tiny/golden.safetensors"]
+        out = self.ok_json("compare", converted, *golden)
+        self.assertLessEqual(out["mean_kl"], 1e-6)
+        self.assertEqual(out["greedy_matched"], 48)
+        self.fails(1, "convert", TINY, converted, says="--force")
+        self.ok("convert", converted, self.folder / "back")
+        self.assertLessEqual(self.ok_json("compare", self.folder / "back", *golden)["mean_kl"], 1e-6)
+        self.ok("convert", TINY, self.folder / "q8.gguf", "--type", "q8_0")
+        self.assertLess(1e-6, self.ok_json("compare", self.folder / "q8.gguf", *golden)["mean_kl"])
+        self.fails(2, "convert", TINY, self.folder / "x.gguf", "--type")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["back", "q8.gguf", "tiny.gguf"])
+
+
 class Tokenize(Case):
     def test_json(self):
         text = "Hello <|im_end|> wörld 🦙\n"
