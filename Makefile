@@ -34,12 +34,12 @@ test: setup  ## everything that must hold: layers and budgets, unit, golden, pro
 test-asan: setup  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	cmake --preset asan > /dev/null
 	cmake --build --preset asan -j $(JOBS)
-	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -LE slow
+	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -E '^(e2e|rust)\.'
 
 test-tsan: setup  ## the threaded parts under ThreadSanitizer
 	cmake --preset tsan > /dev/null
 	cmake --build --preset tsan -j $(JOBS) --target base_test model_test engine_test
-	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine)\.' -LE slow
+	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine)\.'
 
 fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --preset fuzz > /dev/null
