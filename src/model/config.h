@@ -15,6 +15,11 @@ namespace qnext {
 
 class Gguf;
 
+// No dimension of this family is near this; below it, products of three fit 64 bits with room.
+inline constexpr std::size_t kMaxDimension = std::size_t{1} << 20;
+inline constexpr std::size_t kMaxLayers = 4096;
+inline constexpr double kDefaultRopeTheta = 1e4;  // of a file that does not say it, in transformers as in llama.cpp
+
 enum class Architecture { kQwen3Next, kQwen3Moe, kQwen3 };
 enum class MixerKind { kGatedDeltaNet, kAttention };
 enum class FeedForwardKind { kMoe, kDense };
@@ -79,16 +84,17 @@ struct ModelConfig {
 std::string_view architecture_name(Architecture architecture);       // "qwen3_next", as in config.json
 std::string_view gguf_architecture_name(Architecture architecture);  // "qwen3next"
 
-// Reads a Hugging Face config.json. `file` names it in errors. has_mtp is left false: only the tensors tell.
+// Reads a Hugging Face config.json. `file` names it in errors. has_mtp is left false: only the tensors tell. What the
+// file leaves open is as in transformers' configuration classes; sizes it must say.
 // Both spellings of the rope fields (rope_theta + rope_scaling, and rope_parameters), layer_types or
 // full_attention_interval, mlp_only_layers, decoder_sparse_step. Errors: field, expected, found.
 Result<ModelConfig> parse_config_json(std::string_view text, const std::string& file);
 
-// Reads the metadata of a GGUF file (and its tensor names, for dense layers and the MTP block).
+// Reads the metadata of a GGUF file (and its tensor names, for dense layers and the tied head).
 Result<ModelConfig> parse_config_gguf(const Gguf& gguf);
 
 // Every rule that the numbers must keep, so that later code may rely on them: non-zero sizes, heads that divide,
-// A <= E, R even and <= Dh, no product of two dimensions near overflow.
+// A <= E, R even and <= Dh, no product of three dimensions near overflow.
 Status check_config(const ModelConfig& config, const std::string& file);
 
 }  // namespace qnext

@@ -46,21 +46,54 @@ Result<Architecture> parse_architecture(const Gguf& gguf) {
       gguf.file_names().front(), printable(name));
 }
 
-void parse_rope(ModelConfig& config, Keys& keys) {
-  config.rope.theta = keys.number("rope.freq_base", config.architecture == Architecture::kQwen3Next ? 1e7 : 1e6);
+// llama.cpp scales linearly where a factor comes without a type; here only YaRN scales.
+Status parse_rope(ModelConfig& config, const Gguf& gguf, Keys& keys) {
+  config.rope.theta = keys.number("rope.freq_base", kDefaultRopeTheta);
   const std::size_t whole_or_quarter = config.architecture == Architecture::kQwen3Next ? config.Dh / 4 : config.Dh;
   config.rope.R = keys.count("rope.dimension_count", whole_or_quarter);
-  if (!keys.has("rope.scaling.factor")) return;
+
+  std::string_view kind = keys.has("rope.scaling.factor") ? "linear" : "none";
+  if (keys.has("rope.scaling.type")) {
+    QN_TRY(kind, gguf.get_string(keys.name("rope.scaling.type")));
+  }
+  const double factor = kind == "none" ? 1 : keys.number("rope.scaling.factor", 1);
+  QN_RETURN_IF_ERROR(keys.status());
+  if (kind == "none" || (kind == "linear" && (factor == 1 || factor == 0))) return success();  // 0: llama.cpp's none
+  if (kind != "yarn") {
+    return error("{}: {}: expected none or yarn, found {} by {}; other scalings are not supported",
+                 gguf.file_names().front(), keys.name("rope.scaling.type"), printable(kind), factor);
+  }
   YarnConfig yarn;
-  yarn.factor = keys.number("rope.scaling.factor");
-  if (yarn.factor <= 1) return;
+  yarn.factor = factor;
   yarn.original_context_tokens =
       static_cast<double>(keys.count("rope.scaling.original_context_length", config.max_context_tokens));
   yarn.beta_fast = keys.number("rope.scaling.yarn_beta_fast", 32);
   yarn.beta_slow = keys.number("rope.scaling.yarn_beta_slow", 1);
-  // The key holds a factor on top of the one that follows from the scale.
-  yarn.attention_factor = keys.number("rope.scaling.attn_factor", 1) * (0.1 * std::log(yarn.factor) + 1.0);
+  // The converter puts config.json's attention_factor into yarn_attn_factor, in place of the one that follows from the
+  // scale; attn_factor goes on top of either.
+  const double usual = factor <= 1 ? 1.0 : 0.1 * std::log(factor) + 1.0;
+  yarn.attention_factor =
+      keys.number("rope.scaling.yarn_attn_factor", usual) * keys.number("rope.scaling.attn_factor", 1);
   config.rope.yarn = yarn;
+  return keys.status();
+}
+
+// By block: true where it is recurrent. llama.cpp writes numbers, and one for all where they are equal.
+Result<std::vector<bool>> parse_recurrent_layers(const Gguf& gguf, const std::string& key, std::size_t num_blocks) {
+  const GgufValue& value = *gguf.find(key);
+  if (!value.is_array()) {
+    if (value.type == GgufType::kBool) {
+      QN_TRY(const bool all, gguf.get_bool(key));
+      return std::vector<bool>(num_blocks, all);
+    }
+    QN_TRY(const std::uint32_t all, gguf.get_u32(key));
+    return std::vector<bool>(num_blocks, all != 0);
+  }
+  if (value.element_type == GgufType::kBool) return gguf.get_bools(key);
+  QN_TRY(const std::vector<std::uint32_t> numbers, gguf.get_u32s(key));
+  std::vector<bool> out;
+  for (const std::uint32_t number : numbers) out.push_back(number != 0);
+  return out;
 }
 
 // A list with one entry a block (recurrent or not), or an interval.
@@ -68,7 +101,7 @@ Status parse_mixers(ModelConfig& config, const Gguf& gguf, Keys& keys) {
   if (config.architecture != Architecture::kQwen3Next) return success();
   const std::string list = keys.name("attention.recurrent_layers");
   if (gguf.find(list) != nullptr) {
-    QN_TRY(const std::vector<bool> recurrent, gguf.get_bools(list));
+    QN_TRY(const std::vector<bool> recurrent, parse_recurrent_layers(gguf, list, config.layers.size()));
     if (recurrent.size() < config.layers.size()) {
       return error("{}: {}: expected at least {} entries, one a block, found {}", gguf.file_names().front(), list,
                    config.layers.size(), recurrent.size());
@@ -80,9 +113,10 @@ Status parse_mixers(ModelConfig& config, const Gguf& gguf, Keys& keys) {
   }
   const std::size_t interval = keys.count("full_attention_interval", 4);
   QN_RETURN_IF_ERROR(keys.status());
-  if (interval == 0)
+  if (interval == 0) {
     return error("{}: {}: expected at least 1, found 0", gguf.file_names().front(),
                  keys.name("full_attention_interval"));
+  }
   for (std::size_t layer_idx = 0; layer_idx < config.layers.size(); ++layer_idx) {
     config.layers[layer_idx].mixer =
         (layer_idx + 1) % interval == 0 ? MixerKind::kAttention : MixerKind::kGatedDeltaNet;
@@ -133,9 +167,9 @@ Result<ModelConfig> parse_config_gguf(const Gguf& gguf) {
   if (num_mtp_blocks > 1) {
     return error("{}: {}: expected 0 or 1, found {}", file, keys.name("nextn_predict_layers"), num_mtp_blocks);
   }
-  if (num_blocks <= num_mtp_blocks || num_blocks > 4096) {
-    return error("{}: {}: expected from {} to 4096, found {}", file, keys.name("block_count"), num_mtp_blocks + 1,
-                 num_blocks);
+  if (num_blocks <= num_mtp_blocks || num_blocks > kMaxLayers) {
+    return error("{}: {}: expected from {} to {}, found {}", file, keys.name("block_count"), num_mtp_blocks + 1,
+                 kMaxLayers, num_blocks);
   }
   config.has_mtp = num_mtp_blocks == 1;
   config.layers.resize(num_blocks - num_mtp_blocks);
@@ -148,12 +182,13 @@ Result<ModelConfig> parse_config_gguf(const Gguf& gguf) {
   config.Hq = keys.count("attention.head_count");
   config.Hkv = keys.count("attention.head_count_kv", config.Hq);
   config.Dh = keys.count("attention.key_length", config.Hq == 0 ? 0 : config.D / config.Hq);
-  if (keys.count("attention.value_length", config.Dh) != config.Dh) {
-    return error("{}: {}: expected the key length {}, found another", file, keys.name("attention.value_length"),
-                 config.Dh);
+  if (const std::size_t found = keys.count("attention.value_length", config.Dh); found != config.Dh) {
+    QN_RETURN_IF_ERROR(keys.status());
+    return error("{}: {}: expected the key length {}, found {}", file, keys.name("attention.value_length"), config.Dh,
+                 found);
   }
   config.attention_gate = config.architecture == Architecture::kQwen3Next;
-  parse_rope(config, keys);
+  QN_RETURN_IF_ERROR(parse_rope(config, gguf, keys));
   QN_RETURN_IF_ERROR(parse_mixers(config, gguf, keys));
   if (config.num_layers_of(MixerKind::kGatedDeltaNet) > 0) {
     config.Hk = keys.count("ssm.group_count");
@@ -162,11 +197,11 @@ Result<ModelConfig> parse_config_gguf(const Gguf& gguf) {
     const std::size_t value_width = keys.count("ssm.inner_size");
     config.conv_taps = keys.count("ssm.conv_kernel");
     QN_RETURN_IF_ERROR(keys.status());
-    if (config.Hv == 0 || value_width % config.Hv != 0) {
+    if (config.Hv != 0 && value_width % config.Hv != 0) {
       return error("{}: {}: expected a multiple of {} {}, found {}", file, keys.name("ssm.inner_size"),
                    keys.name("ssm.time_step_rank"), config.Hv, value_width);
     }
-    config.Dv = value_width / config.Hv;
+    config.Dv = config.Hv == 0 ? 0 : value_width / config.Hv;  // 0: check_config() says so
   }
   parse_feed_forwards(config, gguf, keys);
   QN_RETURN_IF_ERROR(keys.status());

@@ -136,7 +136,7 @@ Status ExportSource::open_gguf(const std::string& path) {
   const Gguf& file = std::get<Gguf>(file_);
   QN_TRY(config_, parse_config_gguf(file));
   network_ = network_tensors(config_);
-  TensorReader reader(file.table(), file.file_names().front(), owned_);
+  TensorReader reader(file.table(), file.file_names(), owned_);
   QN_TRY(tensors_, read_gguf(reader, config_, network_));
   return reader.expect_all_taken();
 }
@@ -148,7 +148,7 @@ Status ExportSource::open_safetensors(const std::string& path, bool is_folder) {
   QN_TRY(config_, parse_config_json(text, config_path.string()));
   QN_TRY(file_, Safetensors::open(path));
   const Safetensors& file = std::get<Safetensors>(file_);
-  TensorReader reader(file.table(), file.file_names().front(), owned_);
+  TensorReader reader(file.table(), file.file_names(), owned_);
   config_.has_mtp = reader.has("mtp.fc.weight");
   QN_RETURN_IF_ERROR(check_config(config_, config_path.string()));
   network_ = network_tensors(config_);

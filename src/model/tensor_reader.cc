@@ -24,29 +24,40 @@ bool same_extents(std::span<const std::size_t> found, std::span<const std::size_
 
 }  // namespace
 
+std::string TensorReader::where(const std::string& name) const {
+  const TensorEntry* entry = tensors_.find(name);
+  return fmt::format("{}: tensor {}", file_names_[entry == nullptr ? 0 : entry->file_idx], printable(name));
+}
+
 Result<const TensorEntry*> TensorReader::take(const std::string& name, std::span<const std::size_t> shape) {
   const TensorEntry* entry = tensors_.find(name);
   if (entry == nullptr) {
-    return error("{}: tensor {} is missing; expected it with shape {}", file_, name, shape_text(shape));
+    return error("{}: expected it with shape {}, found none", where(name), shape_text(shape));
   }
   if (!same_extents(entry->shape, shape)) {
-    return error("{}: tensor {}: expected shape {} by the config, found {}", file_, name, shape_text(shape),
+    return error("{}: expected shape {} by the config, found {}", where(name), shape_text(shape),
                  shape_text(entry->shape));
   }
   if (!is_matrix_type(entry->type)) {
-    return error("{}: tensor {}: expected a weight type, found {}", file_, name, dtype_info(entry->type).name);
+    return error("{}: expected a type of floats or quantised floats, found {}", where(name),
+                 dtype_info(entry->type).name);
   }
   if (!taken_.insert(name).second) QN_CHECK(false, "tensor {} taken twice", name);
   return entry;
 }
 
+// Of a tensor whose axes of one element were passed over: [1, 64] may hold blocks that [64, 1] cannot.
+Status TensorReader::expect_whole_blocks(const TensorEntry& entry, std::size_t cols) const {
+  const DTypeInfo& info = dtype_info(entry.type);
+  if (cols % info.block_elements == 0) return success();
+  return error("{}: expected a multiple of {} columns for {}, found {}", where(entry.name), info.block_elements,
+               info.name, cols);
+}
+
 Result<Weight> TensorReader::matrix(const std::string& name, std::size_t rows, std::size_t cols) {
   const std::size_t shape[] = {rows, cols};
   QN_TRY(const TensorEntry* entry, take(name, shape));
-  if (cols % dtype_info(entry->type).block_elements != 0) {
-    return error("{}: tensor {}: {} columns are no whole number of {} blocks", file_, name, cols,
-                 dtype_info(entry->type).name);
-  }
+  QN_RETURN_IF_ERROR(expect_whole_blocks(*entry, cols));
   Weight w = make_weight(entry->type, rows, cols, entry->data);
   if (w.type == DType::kF8E4M3) QN_RETURN_IF_ERROR(attach_fp8_scales(w, name));
   matrix_bytes_ += w.bytes();
@@ -69,10 +80,11 @@ Result<std::vector<Weight>> TensorReader::stacked(const std::string& name, std::
                                                   std::size_t cols) {
   const std::size_t shape[] = {num_matrices, rows, cols};
   QN_TRY(const TensorEntry* entry, take(name, shape));
-  if (cols % dtype_info(entry->type).block_elements != 0 || entry->type == DType::kF8E4M3) {
-    return error("{}: tensor {}: stacked experts of {} columns cannot be {}", file_, name, cols,
+  if (entry->type == DType::kF8E4M3) {
+    return error("{}: expected stacked experts of a type with its scales inside, found {}", where(name),
                  dtype_info(entry->type).name);
   }
+  QN_RETURN_IF_ERROR(expect_whole_blocks(*entry, cols));
   const Weight all = make_weight(entry->type, num_matrices * rows, cols, entry->data);
   matrix_bytes_ += all.bytes();
   std::vector<Weight> out;
@@ -89,7 +101,7 @@ Result<Vector> TensorReader::vector(const std::string& name, std::initializer_li
   decode_blocks(out.data(), entry->data, entry->type, count);
   for (float& value : out) {
     value += offset;
-    if (!std::isfinite(value)) return error("{}: tensor {}: holds a value that is not finite", file_, name);
+    if (!std::isfinite(value)) return error("{}: expected finite numbers, found {}", where(name), value);
   }
   return out;
 }
@@ -120,9 +132,9 @@ Status TensorReader::expect_all_taken() const {
   for (const TensorEntry& entry : tensors_.entries()) {
     if (!taken_.contains(entry.name)) {
       return error(
-          "{}: tensor {} {} belongs to no part of the network that the config describes; is this checkpoint of "
-          "another architecture, or its config of another checkpoint?",
-          file_, printable(entry.name), shape_text(entry.shape));
+          "{}: expected no such tensor by the config, found shape {}; is this checkpoint of another architecture, or "
+          "its config of another checkpoint?",
+          where(entry.name), shape_text(entry.shape));
     }
   }
   return success();

@@ -15,8 +15,9 @@ namespace qnext {
 
 class TensorReader {
  public:
-  TensorReader(const TensorTable& tensors, std::string file, OwnedBytes& owned)
-      : tensors_(tensors), file_(std::move(file)), owned_(owned) {}
+  // file_names: of the checkpoint, by TensorEntry::file_idx.
+  TensorReader(const TensorTable& tensors, std::span<const std::string> file_names, OwnedBytes& owned)
+      : tensors_(tensors), file_names_(file_names), owned_(owned) {}
 
   bool has(const std::string& name) const { return tensors_.find(name) != nullptr; }
 
@@ -27,8 +28,12 @@ class TensorReader {
   Result<std::vector<Weight>> stacked(const std::string& name, std::size_t num_matrices, std::size_t rows,
                                       std::size_t cols);
 
-  // A small tensor converted to f32, plus `offset`. Any shape with these extents, ignoring axes of 1.
+  // A small tensor converted to f32, plus `offset`. Any shape with these extents, ignoring axes of 1. Error, besides
+  // those of every tensor: a value that is not finite.
   Result<Vector> vector(const std::string& name, std::initializer_list<std::size_t> shape, float offset = 0.0f);
+
+  // "FILE: tensor NAME", the file being the shard that holds it, or the first one when none does.
+  std::string where(const std::string& name) const;
 
   // A copy of `w` with row i taken from row_order[i].
   Result<Weight> gather_rows(const Weight& w, std::span<const std::size_t> row_order);
@@ -43,10 +48,11 @@ class TensorReader {
 
  private:
   Result<const TensorEntry*> take(const std::string& name, std::span<const std::size_t> shape);
+  Status expect_whole_blocks(const TensorEntry& entry, std::size_t cols) const;
   Status attach_fp8_scales(Weight& w, const std::string& name);
 
   const TensorTable& tensors_;
-  std::string file_;
+  std::span<const std::string> file_names_;
   OwnedBytes& owned_;
   std::set<std::string, std::less<>> taken_;
   std::size_t matrix_bytes_ = 0;

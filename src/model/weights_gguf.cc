@@ -18,8 +18,8 @@ class GgufLayout {
       QN_TRY(out.mixer, delta_net(prefix));
     }
     // Qwen3-Next calls this norm post_attention_norm, its elder sisters ffn_norm.
-    const bool next_name = reader_.has(prefix + "post_attention_norm.weight");
-    QN_TRY(out.ffn_norm, norm(prefix + (next_name ? "post_attention_norm" : "ffn_norm"), config_.D));
+    const bool is_next = config_.architecture == Architecture::kQwen3Next;
+    QN_TRY(out.ffn_norm, norm(prefix + (is_next ? "post_attention_norm" : "ffn_norm"), config_.D));
     if (kind.feed_forward == FeedForwardKind::kMoe) {
       QN_TRY(out.ffn, moe(prefix));
     } else {
@@ -71,7 +71,11 @@ class GgufLayout {
     QN_TRY(out.out, reader_.matrix(prefix + "ssm_out.weight", config_.D, value_width));
     QN_TRY(const Vector conv, reader_.vector(prefix + "ssm_conv1d.weight", {config_.C(), config_.conv_taps}));
     out.conv = transposed(conv, config_.C(), config_.conv_taps);
-    QN_TRY(out.neg_exp_a, reader_.vector(prefix + "ssm_a", {config_.Hv}));  // already -exp(A_log)
+    QN_TRY(out.neg_exp_a, reader_.vector(prefix + "ssm_a", {config_.Hv}));
+    for (const float value : out.neg_exp_a) {
+      if (value > 0)
+        return error("{}: expected -exp(A_log), at most 0, found {}", reader_.where(prefix + "ssm_a"), value);
+    }
     QN_TRY(out.dt_bias, reader_.vector(prefix + "ssm_dt.bias", {config_.Hv}));
     QN_TRY(out.norm, reader_.vector(prefix + "ssm_norm.weight", {config_.Dv}));
     return out;
@@ -118,7 +122,7 @@ Result<ModelWeights> load_gguf_weights(ModelConfig config, Gguf file) {
   ModelWeights out;
   out.file.emplace<Gguf>(std::move(file));
   const auto& checkpoint = std::get<Gguf>(out.file);
-  TensorReader reader(checkpoint.table(), checkpoint.file_names().front(), out.owned);
+  TensorReader reader(checkpoint.table(), checkpoint.file_names(), out.owned);
   GgufLayout layout(config, reader);
 
   QN_TRY(out.embedding, reader.matrix("token_embd.weight", config.V, config.D));

@@ -68,7 +68,13 @@ class SafetensorsLayout {
     QN_TRY(const Vector conv, reader_.vector(prefix + "conv1d.weight", {config_.C(), 1, config_.conv_taps}));
     out.conv = transposed(conv, config_.C(), config_.conv_taps);
     QN_TRY(out.neg_exp_a, reader_.vector(prefix + "A_log", {config_.Hv}));
-    for (float& value : out.neg_exp_a) value = -std::exp(value);
+    for (float& value : out.neg_exp_a) {
+      const float decay = -std::exp(value);
+      if (!std::isfinite(decay)) {
+        return error("{}: expected a logarithm of at most 88, found {}", reader_.where(prefix + "A_log"), value);
+      }
+      value = decay;
+    }
     QN_TRY(out.dt_bias, reader_.vector(prefix + "dt_bias", {config_.Hv}));
     QN_TRY(out.norm, reader_.vector(prefix + "norm.weight", {config_.Dv}));
     return out;
@@ -109,10 +115,9 @@ Result<ModelWeights> load_safetensors_weights(ModelConfig config, Safetensors fi
   ModelWeights out;
   out.file.emplace<Safetensors>(std::move(file));
   const auto& checkpoint = std::get<Safetensors>(out.file);
-  const std::string& file_name = checkpoint.file_names().front();
-  TensorReader reader(checkpoint.table(), file_name, out.owned);
+  TensorReader reader(checkpoint.table(), checkpoint.file_names(), out.owned);
   config.has_mtp = reader.has("mtp.fc.weight");
-  QN_RETURN_IF_ERROR(check_config(config, file_name));
+  QN_RETURN_IF_ERROR(check_config(config, checkpoint.file_names().front()));
   SafetensorsLayout layout(config, reader);
 
   QN_TRY(out.embedding, reader.matrix("model.embed_tokens.weight", config.V, config.D));

@@ -357,6 +357,7 @@ Result<std::map<std::string, std::string>> parse_safetensors_index(std::string_v
   IndexEvents events;
   if (std::string problem = read_json(json, events); !problem.empty()) return error("{}: {}", file_name, problem);
   if (!events.saw_weight_map) return error("{}: expected the object weight_map, found none", file_name);
+  if (events.weight_map.empty()) return error("{}: weight_map: expected tensors, found none", file_name);
   for (const auto& [tensor, shard] : events.weight_map) {
     // A shard lies beside its index: a checkpoint from elsewhere must not make us open other files.
     const bool plain = !shard.empty() && shard != "." && shard != ".." && shard.find('/') == std::string::npos &&
