@@ -48,7 +48,7 @@ void add_gated_delta_net(View<float> x, const Vector& norm, const DeltaNetWeight
 
   const View<const float> taps(w.conv.data(), {cfg.conv_taps, cfg.C()});
   View<float> convolved = make_scratch(s.tmp, {T, cfg.C()});
-  const auto [q, k, v] = split_channels(convolved, cfg);
+  const Qkv qkv = split_channels(convolved, cfg);
   View<float> o = make_scratch(s.tmp, {T, cfg.Hv, cfg.Dv});
   for (const SequenceSpan& span : s.batch.spans) {
     View<float> history = s.caches.state.conv_history(span.state_slot, delta_layer_idx);
@@ -56,9 +56,10 @@ void add_gated_delta_net(View<float> x, const Vector& norm, const DeltaNetWeight
     for_each_piece(span, delta_layer_idx, s.caches.state, [&](Range rows) {
       const auto of = [&](auto view) { return view.slice(0, rows.begin, rows.end); };
       s.k.causal_conv_silu(of(convolved), history, of(mixed), taps);
-      s.k.l2_norm_inplace(of(q), 1.0f / std::sqrt(static_cast<float>(cfg.Dk)), kL2NormEps);
-      s.k.l2_norm_inplace(of(k), 1.0f, kL2NormEps);
-      s.k.delta_rule(of(o), state, {.q = of(q), .k = of(k), .v = of(v), .log_decay = of(log_decay), .beta = of(beta)});
+      s.k.l2_norm_inplace(of(qkv.q), 1.0f / std::sqrt(static_cast<float>(cfg.Dk)), kL2NormEps);
+      s.k.l2_norm_inplace(of(qkv.k), 1.0f, kL2NormEps);
+      s.k.delta_rule(of(o), state,
+                     {.q = of(qkv.q), .k = of(qkv.k), .v = of(qkv.v), .log_decay = of(log_decay), .beta = of(beta)});
     });
   }
   s.k.rms_norm_gated_inplace(o, z, w.norm, cfg.eps);  // plain weight, times silu(z)
