@@ -165,6 +165,25 @@ TEST_F(GgufWeightsTest, RoutingNormAndYarnMatter) {
   EXPECT_NE(yarn, plain);
 }
 
+// Every size as small as check_config() lets it be: shorter than any vector of any table.
+TEST_F(GgufWeightsTest, TheSmallestNetworkRunsOnEveryTable) {
+  use(R"({"model_type": "qwen3_next", "vocab_size": 1, "hidden_size": 1, "num_hidden_layers": 2,
+      "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 2, "partial_rotary_factor": 1.0,
+      "max_position_embeddings": 1, "linear_num_key_heads": 1, "linear_num_value_heads": 1, "linear_key_head_dim": 1,
+      "linear_value_head_dim": 1, "linear_conv_kernel_dim": 2, "moe_intermediate_size": 1, "num_experts": 1,
+      "num_experts_per_tok": 1, "shared_expert_intermediate_size": 1, "full_attention_interval": 2})",
+      /*has_mtp=*/true);
+  const auto from_hf = Qwen3Next::load(write_hf().string());
+  const auto from_gguf = Qwen3Next::load(write("smallest.gguf").string());
+  ASSERT_TRUE(from_hf.ok()) << from_hf.message();
+  ASSERT_TRUE(from_gguf.ok()) << from_gguf.message();
+  for (const KernelTable& table : available_tables()) {
+    const std::vector<float> logits = logits_of(**from_hf, table);
+    EXPECT_TRUE(std::all_of(logits.begin(), logits.end(), [](float value) { return std::isfinite(value); }));
+    EXPECT_EQ(logits_of(**from_gguf, table), logits) << table.name;
+  }
+}
+
 TEST_F(GgufWeightsTest, EveryTensorMustBeThereInItsShapeAndType) {
   use(kTinyNext, /*has_mtp=*/true);
   const Tensors whole = tensors_;
