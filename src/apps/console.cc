@@ -137,7 +137,7 @@ LineReader::Outcome LineReader::read(std::string& line) {
     if (newline != std::string::npos || (at_end_ && !buffer_.empty())) {
       line = buffer_.substr(0, newline);
       buffer_.erase(0, newline == std::string::npos ? newline : newline + 1);
-      return too_long ? Outcome::kTooLong : Outcome::kLine;
+      return too_long || line.size() > kMaxLineBytes ? Outcome::kTooLong : Outcome::kLine;
     }
     if (at_end_) return too_long ? Outcome::kTooLong : Outcome::kEnd;
     if (buffer_.size() > kMaxLineBytes) {

@@ -1,17 +1,18 @@
 #include "apps/console.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include <fstream>
+#include <cstdio>
+
+#include "tensor/file_test_util.h"
 
 namespace qnext {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST(ExpectUtf8, TakesEveryValidLength) {
   for (const char* text : {"", "ascii", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBF",
@@ -39,32 +40,33 @@ TEST(Escaped, LeavesOneLineOfUtf8) {
 }
 
 TEST(ReadFile, SaysWhatIsWrong) {
-  const std::string path = testing::TempDir() + "qnext_console_test";
-  std::ofstream(path) << "12345";
+  const testing::TempFolder folder;
+  const std::string path = folder.write("five", "12345");
   EXPECT_EQ(*read_file(path, 5), "12345");
   EXPECT_THAT(read_file(path, 4).message(), HasSubstr("expected at most 4 bytes"));
   EXPECT_THAT(read_file(path + ".missing", 4).message(), HasSubstr("No such file"));
-  EXPECT_THAT(read_file(testing::TempDir(), 4).message(), HasSubstr("not a regular file"));
+  EXPECT_THAT(read_file(folder.path(), 4).message(), HasSubstr("not a regular file"));
   EXPECT_THAT(read_file("/dev/zero", 4).message(), HasSubstr("not a regular file"));
 }
 
 // stdin from these bytes, while it lives.
 class FakeStdin {
  public:
-  explicit FakeStdin(const std::string& bytes) : saved_(::dup(STDIN_FILENO)) {
-    const std::string path = testing::TempDir() + "qnext_fake_stdin";
-    std::ofstream(path, std::ios::binary) << bytes;
-    const int fd = ::open(path.c_str(), O_RDONLY);
-    ::dup2(fd, STDIN_FILENO);
-    ::close(fd);
+  // The file has no name that another test, in another process at the same time, could write to.
+  explicit FakeStdin(const std::string& bytes) : saved_(::dup(STDIN_FILENO)), file_(std::tmpfile()) {
+    EXPECT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), file_), bytes.size());
+    std::rewind(file_);
+    ::dup2(::fileno(file_), STDIN_FILENO);
   }
   ~FakeStdin() {
     ::dup2(saved_, STDIN_FILENO);
     ::close(saved_);
+    std::fclose(file_);
   }
 
  private:
   int saved_;
+  std::FILE* file_;
 };
 
 TEST(LineReader, CutsAtNewlinesAndKeepsTheLastLine) {
@@ -73,7 +75,7 @@ TEST(LineReader, CutsAtNewlinesAndKeepsTheLastLine) {
   std::string line;
   std::vector<std::string> lines;
   while (reader.read(line) == LineReader::Outcome::kLine) lines.push_back(line);
-  EXPECT_THAT(lines, testing::ElementsAre("one", "", "two", "three"));
+  EXPECT_THAT(lines, ::testing::ElementsAre("one", "", "two", "three"));
   EXPECT_EQ(reader.read(line), LineReader::Outcome::kEnd);
 }
 

@@ -3,32 +3,21 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "apps/conversation.h"
 #include "apps/generation.h"
+#include "tensor/file_test_util.h"
 
 namespace qnext {
 namespace {
 
-namespace fs = std::filesystem;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 std::string data(const std::string& relative) {
   return std::string(QNEXT_SOURCE_DIR) + "/tests/data/" + relative;
 }
 
 const char* const kGguf = "golden/next-gguf/next-Q4_K_M.gguf";
-
-// A folder of its own, with these files.
-fs::path make_folder(const std::string& name, const std::map<std::string, std::string>& files) {
-  const fs::path folder = fs::path(testing::TempDir()) / ("qnext_model_files_" + name);
-  fs::remove_all(folder);
-  fs::create_directories(folder);
-  for (const auto& [file, text] : files) std::ofstream(folder / file) << text;
-  return folder;
-}
 
 TEST(GenerationConfig, ReadsWhatIsThere) {
   const auto out = parse_generation_config(
@@ -59,7 +48,7 @@ TEST(TextFiles, OfAGguf) {
   EXPECT_TRUE(files.chat_template.has_value());
   EXPECT_EQ(files.eos_token, "<|im_end|>");
   EXPECT_EQ(files.bos_token, "");
-  EXPECT_THAT(files.generation.stop_token_ids, testing::Contains(2041));
+  EXPECT_THAT(files.generation.stop_token_ids, ::testing::Contains(2041));
   EXPECT_EQ(model_note(data(kGguf)), "these weights are random: expect nonsense");
 }
 
@@ -69,25 +58,28 @@ TEST(TextFiles, OfAFolder) {
   EXPECT_THAT(require_tokenizer(bare, "M").message(), HasSubstr("M: expected a tokenizer (tokenizer.json)"));
   EXPECT_EQ(model_note(data("golden/next-tiny")), std::nullopt);
 
-  const fs::path folder = make_folder("chat", {{"chat_template.jinja", "{{ messages[0].content }}"},
-                                               {"tokenizer_config.json", R"({"eos_token": "<e>"})"},
-                                               {"generation_config.json", R"({"temperature": 0.5})"},
-                                               {"NOTE", "made\x1b[31m by hand\n\n"}});
-  const TextFiles files = load_text_files(folder).value();
+  const testing::TempFolder folder;
+  folder.write("chat_template.jinja", "{{ messages[0].content }}");
+  folder.write("tokenizer_config.json", R"({"eos_token": "<e>"})");
+  folder.write("generation_config.json", R"({"temperature": 0.5})");
+  folder.write("NOTE", "made\x1b[31m by hand\n\n");
+  const TextFiles files = load_text_files(folder.path()).value();
   EXPECT_EQ(files.chat_template_source, "{{ messages[0].content }}");
   EXPECT_EQ(files.eos_token, "<e>");
   EXPECT_EQ(files.generation.temperature, 0.5f);
-  EXPECT_EQ(model_note(folder), "made[31m by hand");
+  EXPECT_EQ(model_note(folder.path()), "made[31m by hand");
 }
 
 TEST(TextFiles, BrokenOnesAreErrors) {
   EXPECT_THAT(load_text_files("/nonexistent").message(), HasSubstr("no such file"));
   const auto message = [](const std::string& name, const std::string& text) {
-    return load_text_files(make_folder("broken", {{name, text}})).message();
+    const testing::TempFolder folder;
+    folder.write(name, text);
+    return load_text_files(folder.path()).message();
   };
   EXPECT_THAT(message("tokenizer.json", "{}"), HasSubstr("tokenizer.json"));
   EXPECT_THAT(message("generation_config.json", "no"), HasSubstr("generation_config.json"));
-  EXPECT_FALSE(load_text_files(make_folder("broken", {{"chat_template.jinja", "{% if %}"}})).ok());
+  EXPECT_THAT(message("chat_template.jinja", "{% if %}"), HasSubstr("template"));
 }
 
 TEST(RenderPrompt, GivesTheTemplateMessagesAndThinking) {
@@ -96,7 +88,7 @@ TEST(RenderPrompt, GivesTheTemplateMessagesAndThinking) {
   EXPECT_EQ(*render_prompt(files, "M", messages, std::nullopt),
             "<|im_start|>system\nBe \"brief\".<|im_end|>\n<|im_start|>user\nhi\n\u00e9<|im_end|>\n"
             "<|im_start|>assistant\n");
-  EXPECT_THAT(*render_prompt(files, "M", messages, false), testing::EndsWith("<think>\n\n</think>\n\n"));
+  EXPECT_THAT(*render_prompt(files, "M", messages, false), ::testing::EndsWith("<think>\n\n</think>\n\n"));
   EXPECT_THAT(render_prompt({}, "M", messages, std::nullopt).message(), HasSubstr("M: expected a chat template"));
 }
 

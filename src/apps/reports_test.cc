@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 #include <limits>
 
 #include "apps/command.h"
@@ -11,12 +10,13 @@
 #include "apps/completions.h"
 #include "apps/inspect_report.h"
 #include "apps/json_text.h"
+#include "tensor/file_test_util.h"
 
 namespace qnext {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 std::string golden(const std::string& relative) {
   return std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/" + relative;
@@ -31,16 +31,10 @@ constexpr const char* kConfig80B = R"({
   "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
   "intermediate_size": 5120, "norm_topk_prob": true, "rms_norm_eps": 1e-6, "tie_word_embeddings": false})";
 
-std::string write_config(const std::string& text) {
-  const fs::path folder = fs::path(testing::TempDir()) / "qnext_reports_test";
-  fs::create_directories(folder);
-  std::ofstream(folder / "config.json") << text;
-  return folder.string();
-}
-
 TEST(Inspect, The80BModelFromItsConfigAlone) {
-  const std::string folder = write_config(kConfig80B);
-  for (const std::string& path : {folder, folder + "/config.json"}) {
+  const testing::TempFolder folder;
+  const fs::path config = folder.write("config.json", kConfig80B);
+  for (const std::string& path : {folder.path().string(), config.string()}) {
     const ModelReport report = make_model_report(path).value();
     EXPECT_EQ(report.format, "config");
     EXPECT_EQ(report.has_mtp(), std::nullopt);
@@ -80,10 +74,10 @@ TEST(Inspect, CountsAFilesTensors) {
 
 TEST(Inspect, SaysWhatIsWrong) {
   EXPECT_FALSE(make_model_report("/nonexistent").ok());
-  EXPECT_THAT(make_model_report(write_config("{}")).message(), HasSubstr("model_type"));
-  fs::remove(write_config("") + "/config.json");
-  EXPECT_THAT(make_model_report((fs::path(testing::TempDir()) / "qnext_reports_test").string()).message(),
-              HasSubstr("config.json: No such file"));
+  const testing::TempFolder folder;
+  EXPECT_THAT(make_model_report(folder.path().string()).message(), HasSubstr("config.json: No such file"));
+  folder.write("config.json", "{}");
+  EXPECT_THAT(make_model_report(folder.path().string()).message(), HasSubstr("model_type"));
 }
 
 TEST(LayerPattern, IsGivenOnlyWhereThereIsOne) {

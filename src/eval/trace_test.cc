@@ -3,15 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "base/thread_pool.h"
 #include "kernels/dispatch.h"
+#include "tensor/file_test_util.h"
 
 namespace qnext {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 std::string golden_path(const std::string& relative) {
   return std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/" + relative;
@@ -61,11 +60,11 @@ TEST(Compare, AModelMeetsItsGoldenFile) {
 TEST(Compare, AGgufMeetsItsDequantisedWeights) {
   LoadedModel loaded("next-gguf/next-Q4_K_M.gguf");
   const GoldenFile golden = load_golden_file(golden_path("next-gguf/next-Q4_K_M.golden.safetensors")).value();
-  EXPECT_THAT(golden.greedy, testing::IsEmpty());
+  EXPECT_THAT(golden.greedy, ::testing::IsEmpty());
   const auto runner = loaded.runner(golden.input_ids.size());
   const Comparison out = compare_with_golden(*runner, golden, kKeepGoing).value();
   EXPECT_LE(out.logits.mean_kl, 1e-6);
-  EXPECT_THAT(out.layers, testing::IsEmpty());  // the file has logits only
+  EXPECT_THAT(out.layers, ::testing::IsEmpty());  // the file has logits only
 }
 
 TEST(Compare, AChangedLogitAndAChangedLayerShow) {
@@ -107,17 +106,11 @@ TEST(Compare, RefusesWhatDoesNotFit) {
   EXPECT_THAT(compare_models(*loaded.runner(2), *loaded.runner(2), ids, stop).message(), HasSubstr("stopped after 2"));
 }
 
-// A safetensors file with this header and num_data_bytes zeros.
-std::string write_golden(const std::string& header, std::size_t num_data_bytes) {
-  const std::string path = testing::TempDir() + "qnext_trace_test.safetensors";
-  std::ofstream out(path, std::ios::binary | std::ios::trunc);
-  const std::uint64_t header_bytes = header.size();
-  out.write(reinterpret_cast<const char*>(&header_bytes), sizeof(header_bytes));
-  out << header << std::string(num_data_bytes, '\0');
-  return path;
-}
-
 TEST(GoldenFile, SaysWhatIsWrong) {
+  const testing::TempFolder folder;
+  const auto write_golden = [&](const std::string& header, std::size_t num_data_bytes) {
+    return folder.write("golden.safetensors", testing::u64(header.size()) + header + std::string(num_data_bytes, '\0'));
+  };
   EXPECT_THAT(load_golden_file("/nonexistent.safetensors").message(), HasSubstr("/nonexistent.safetensors"));
   EXPECT_THAT(load_golden_file(write_golden(R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4)).message(),
               HasSubstr("expected a tensor logits, found none"));
