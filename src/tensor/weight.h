@@ -13,10 +13,10 @@ inline constexpr std::size_t kFp8ScaleBlock = 128;  // FP8 checkpoints scale blo
 
 struct Weight {
   DType type = DType::kF32;
-  std::size_t rows = 0;            // outputs
-  std::size_t cols = 0;            // inputs; a whole number of the type's blocks
+  std::size_t rows = 0;  // outputs
+  std::size_t cols = 0;  // inputs; a whole number of the type's blocks
   const std::byte* data = nullptr;
-  std::size_t row_bytes = 0;       // from one row to the next
+  std::size_t row_bytes = 0;  // from one row to the next
 
   // kF8E4M3 only: element (r, c) is scaled by block_scales[(r / 128) * scales_per_row + c / 128].
   const float* block_scales = nullptr;
