@@ -91,7 +91,7 @@ TEST(EngineLimits, ADecodingSequenceWaitsForAPage) {
   expect_same(answers[shorter_id.value], run_alone(tiny(), shorter));
 }
 
-void expect_refused(Result<RequestId> result, std::string_view named) {
+void expect_refused(const Result<RequestId>& result, std::string_view named) {
   ASSERT_FALSE(result.ok());
   EXPECT_NE(result.message().find(named), std::string::npos) << result.message();
 }

@@ -39,7 +39,7 @@ std::optional<StateSlotId> StateCache::try_acquire() {
 }
 
 void StateCache::release(StateSlotId slot) {
-  const std::span<float> state = slot_data(slot);
+  [[maybe_unused]] const std::span<float> state = slot_data(slot);  // checks, in every build, that it is in use
   if (kPoison && !state.empty()) std::memset(state.data(), 0xFF, state.size_bytes());
   held_[slot.value] = false;
   free_slots_.push_back(slot);

@@ -91,9 +91,7 @@ Result<std::vector<bool>> parse_recurrent_layers(const Gguf& gguf, const std::st
   }
   if (value.element_type == GgufType::kBool) return gguf.get_bools(key);
   QN_TRY(const std::vector<std::uint32_t> numbers, gguf.get_u32s(key));
-  std::vector<bool> out;
-  for (const std::uint32_t number : numbers) out.push_back(number != 0);
-  return out;
+  return std::vector<bool>(numbers.begin(), numbers.end());
 }
 
 // A list with one entry a block (recurrent or not), or an interval.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/check.h"
 #include "base/units.h"
 #include "model/export_plan.h"
 #include "tensor/quantize.h"
@@ -64,21 +65,23 @@ class TensorExport {
   TensorExport(const ExportTensor& tensor, ThreadPool& pool)
       : tensor_(tensor),
         pool_(pool),
-        row_bytes_(dtype_bytes(tensor.spec.type, tensor.rows.cols())),
-        verbatim_(tensor.stored == tensor.wanted && tensor.rows.common_type() == tensor.spec.type) {}
+        cols_(tensor.rows.cols()),
+        row_bytes_(dtype_bytes(tensor.spec.type, cols_)),
+        verbatim_(tensor.stored == tensor.wanted && tensor.rows.common_type() == tensor.spec.type) {
+    QN_CHECK(cols_ > 0, "tensor {} without columns", tensor.spec.name);  // check_config() lets no width be 0
+  }
 
-  std::size_t rows_per_batch() const { return std::max<std::size_t>(1, kBatchElements / tensor_.rows.cols()); }
+  std::size_t rows_per_batch() const { return std::max<std::size_t>(1, kBatchElements / cols_); }
 
   // out: the encoded rows.
   Status convert(std::vector<std::byte>& out, std::vector<float>& values, Range rows) {
-    const std::size_t cols = tensor_.rows.cols();
     out.resize(rows.count() * row_bytes_);
-    values.resize(rows.count() * cols);
-    const std::size_t rows_per_task = std::max<std::size_t>(1, kTaskElements / cols);
+    values.resize(rows.count() * cols_);
+    const std::size_t rows_per_task = std::max<std::size_t>(1, kTaskElements / cols_);
     pool_.for_each(ceil_div(rows.count(), rows_per_task), [&](std::size_t task_idx) {
       const std::size_t begin = task_idx * rows_per_task;
       const std::size_t end = std::min(begin + rows_per_task, rows.count());
-      convert_rows(out.data() + begin * row_bytes_, {values.data() + begin * cols, (end - begin) * cols},
+      convert_rows(out.data() + begin * row_bytes_, {values.data() + begin * cols_, (end - begin) * cols_},
                    {rows.begin + begin, rows.begin + end});
     });
     if (trouble_.not_finite) {
@@ -115,6 +118,7 @@ class TensorExport {
 
   const ExportTensor& tensor_;
   ThreadPool& pool_;
+  std::size_t cols_;
   std::size_t row_bytes_;
   bool verbatim_;
   Trouble trouble_;
