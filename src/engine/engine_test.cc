@@ -109,6 +109,26 @@ TEST(Engine, EightTogetherEqualEachAloneOnTheReferenceKernels) {
   expect_company_does_not_show(TinyModel("next-tiny", "ref"), {.num_sequences = 8});
 }
 
+// Prefill and decode, greedy and sampled, in one batch: threads change no token and no bit of a log-probability.
+TEST(Engine, AnyNumberOfThreadsGivesTheSameAnswers) {
+  const std::vector<Request> requests = mixed_requests();
+  const auto run_all = [&](std::size_t num_threads) {
+    const TinyModel model("next-tiny", "", num_threads);
+    const auto engine = model.make_engine({.num_sequences = 8, .prefill_chunk_tokens = 100});
+    for (const Request& request : requests) submit(*engine, request);
+    Answers answers;
+    run_to_end(answers, *engine);
+    return answers;
+  };
+  const Answers expected = run_all(1);
+  for (std::size_t num_threads : {2u, 3u, 8u}) {
+    SCOPED_TRACE(testing::Message() << num_threads << " threads");
+    Answers actual = run_all(num_threads);
+    ASSERT_EQ(actual.size(), expected.size());
+    for (const auto& [request_id, answer] : expected) expect_same(actual[request_id], answer);
+  }
+}
+
 TEST(Engine, TheSeedAloneChoosesTheDraw) {
   Request request = greedy_request(tiny().prompt(20), 30);
   request.sampling = {.temperature = 1, .seed = 5};

@@ -21,10 +21,11 @@ struct Answer {
   FinishReason reason() const { return finish->reason; }
 };
 
-// A golden model with this machine's best kernels, on one thread: the model's own tests vary that.
+// A golden model with this machine's best kernels; on one thread unless told.
 class TinyModel {
  public:
-  explicit TinyModel(const std::string& name, std::string_view table_name = "") : pool_(1) {
+  explicit TinyModel(const std::string& name, std::string_view table_name = "", std::size_t num_threads = 1)
+      : pool_(num_threads) {
     auto table = find_table(table_name);
     QN_CHECK(table.ok(), "{}", table.message());
     ops_.emplace(**table, pool_);
