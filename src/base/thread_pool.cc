@@ -9,8 +9,9 @@
 namespace qnext {
 namespace {
 
-// Long enough to bridge the gaps between the kernels of a step, short enough not to burn a core between requests.
-constexpr int kSpinRounds = 20'000;
+// Long enough (tens of microseconds) to bridge the gaps between the kernels of a step, short enough not to burn a core
+// between requests, nor one that another thread needs.
+constexpr int kSpinRounds = 1'000;
 
 inline void pause_cpu() {
 #if defined(__x86_64__)

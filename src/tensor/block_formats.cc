@@ -117,7 +117,8 @@ void decode(float* out, const BlockQ6_K& block) {
     const std::uint8_t low = block.low_bits[half * 64 + pair % 2 * 32 + i % 32];
     const int high = block.high_bits[half * 32 + i % 32] >> (pair * 2) & 0x3;
     const int code = (pair < 2 ? low_nibble(low) : high_nibble(low)) | high << 4;
-    out[i] = (d * static_cast<float>(block.scales[i / 16])) * static_cast<float>(code - 32);
+    const std::int8_t scale = block.scales[i / 16];
+    out[i] = (d * static_cast<float>(scale)) * static_cast<float>(code - 32);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <random>
 #include <string>
@@ -41,7 +42,9 @@ TEST(DecodeBlocks, F32IsACopyAndE4M3IsUnscaled) {
   const float values[3] = {1.5f, -0.0f, 1e-42f};
   float out[3];
   decode_blocks(out, reinterpret_cast<const std::byte*>(values), DType::kF32, 3);
-  EXPECT_EQ(std::memcmp(out, values, sizeof(out)), 0);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(out[i]), std::bit_cast<std::uint32_t>(values[i]));
+  }
   const std::byte bytes[2] = {std::byte{0x7e}, std::byte{0x81}};
   decode_blocks(out, bytes, DType::kF8E4M3, 2);
   EXPECT_EQ(out[0], 448.0f);
