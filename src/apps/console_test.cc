@@ -53,20 +53,20 @@ TEST(ReadFile, SaysWhatIsWrong) {
 class FakeStdin {
  public:
   // The file has no name that another test, in another process at the same time, could write to.
-  explicit FakeStdin(const std::string& bytes) : saved_(::dup(STDIN_FILENO)), file_(std::tmpfile()) {
-    EXPECT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), file_), bytes.size());
-    std::rewind(file_);
-    ::dup2(::fileno(file_), STDIN_FILENO);
+  explicit FakeStdin(const std::string& bytes) : saved_(::dup(STDIN_FILENO)) {
+    std::FILE* file = std::tmpfile();
+    EXPECT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), file), bytes.size());
+    std::rewind(file);
+    ::dup2(::fileno(file), STDIN_FILENO);
+    std::fclose(file);
   }
   ~FakeStdin() {
     ::dup2(saved_, STDIN_FILENO);
     ::close(saved_);
-    std::fclose(file_);
   }
 
  private:
   int saved_;
-  std::FILE* file_;
 };
 
 TEST(LineReader, CutsAtNewlinesAndKeepsTheLastLine) {
@@ -80,12 +80,15 @@ TEST(LineReader, CutsAtNewlinesAndKeepsTheLastLine) {
 }
 
 TEST(LineReader, DropsALineThatIsTooLong) {
-  const FakeStdin fake(std::string(LineReader::kMaxLineBytes + 10000, 'x') + "\nnext\n");
-  LineReader reader;
-  std::string line;
-  EXPECT_EQ(reader.read(line), LineReader::Outcome::kTooLong);
-  EXPECT_EQ(reader.read(line), LineReader::Outcome::kLine);
-  EXPECT_EQ(line, "next");
+  for (const std::size_t num_bytes_over : {1, 10000}) {  // the newline comes in the same read; some reads later
+    SCOPED_TRACE(num_bytes_over);
+    const FakeStdin fake(std::string(LineReader::kMaxLineBytes + num_bytes_over, 'x') + "\nnext\n");
+    LineReader reader;
+    std::string line;
+    EXPECT_EQ(reader.read(line), LineReader::Outcome::kTooLong);
+    EXPECT_EQ(reader.read(line), LineReader::Outcome::kLine);
+    EXPECT_EQ(line, "next");
+  }
 }
 
 TEST(TextArgument, ReadsStdinForADash) {

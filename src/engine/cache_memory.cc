@@ -3,7 +3,8 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <system_error>
+
+#include "tensor/mapped_file.h"
 
 namespace qnext {
 
@@ -12,7 +13,7 @@ Result<CacheMemory> CacheMemory::make(std::size_t num_bytes, const char* purpose
   void* data = mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     return error("cannot reserve {} bytes of memory for the {}: {}; lower the context or the number of sequences",
-                 num_bytes, purpose, std::generic_category().message(errno));
+                 num_bytes, purpose, errno_text(errno));
   }
   return CacheMemory(static_cast<std::byte*>(data), num_bytes);
 }
