@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/console.h"
+#include "model/weights.h"
 #include "text/tokenizer_config.h"
 
 namespace qnext {
@@ -219,8 +220,7 @@ GenerationDefaults gguf_generation_defaults(const Gguf& gguf) {
 }
 
 Result<TextFiles> load_text_files(const std::string& model_path) {
-  std::error_code ignored;
-  if (!fs::exists(model_path, ignored)) return error("{}: no such file or directory", model_path);
+  QN_RETURN_IF_ERROR(check_model_path(model_path));
   return is_gguf(model_path) ? load_gguf_text(model_path) : load_folder_text(folder_of(model_path));
 }
 

@@ -72,6 +72,7 @@ TEST(TextFiles, OfAFolder) {
 
 TEST(TextFiles, BrokenOnesAreErrors) {
   EXPECT_THAT(load_text_files("/nonexistent").message(), HasSubstr("no such file"));
+  EXPECT_THAT(load_text_files("/etc/passwd").message(), HasSubstr("/etc/passwd: expected a folder"));
   const auto message = [](const std::string& name, const std::string& text) {
     const testing::TempFolder folder;
     folder.write(name, text);

@@ -6,22 +6,27 @@
 
 namespace qnext {
 
-Result<ModelWeights> load_weights(const std::string& path) {
+Status check_model_path(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return error("{}: no such file or directory", path);
-  const bool is_folder = fs::is_directory(path, ignored);
   const std::string extension = fs::path(path).extension().string();
-  if (!is_folder && extension == ".gguf") {
+  if (fs::is_directory(path, ignored) || extension == ".gguf" || extension == ".safetensors") return {};
+  return error(
+      "{}: expected a folder with config.json and safetensors, a .safetensors file beside its config.json, "
+      "or a .gguf file",
+      path);
+}
+
+Result<ModelWeights> load_weights(const std::string& path) {
+  namespace fs = std::filesystem;
+  QN_RETURN_IF_ERROR(check_model_path(path));
+  std::error_code ignored;
+  const bool is_folder = fs::is_directory(path, ignored);
+  if (!is_folder && fs::path(path).extension() == ".gguf") {
     QN_TRY(Gguf gguf, Gguf::open(path));
     QN_TRY(ModelConfig config, parse_config_gguf(gguf));
     return load_gguf_weights(std::move(config), std::move(gguf));
-  }
-  if (!is_folder && extension != ".safetensors") {
-    return error(
-        "{}: expected a folder with config.json and safetensors, a .safetensors file beside its config.json, "
-        "or a .gguf file",
-        path);
   }
   const fs::path config_path = (is_folder ? fs::path(path) : fs::path(path).parent_path()) / "config.json";
   QN_TRY(const MappedFile config_file, MappedFile::open(config_path));

@@ -87,6 +87,9 @@ struct ModelWeights {
   std::size_t parameter_bytes = 0;  // of all matrices, for reports
 };
 
+// An error unless `path` is there and looks like a model: a folder, a .gguf or a .safetensors file.
+Status check_model_path(const std::string& path);
+
 // Loads a checkpoint: a directory (config.json + safetensors), or a .gguf file. Reads metadata and small vectors only;
 // matrices are mapped. Every tensor's name, type and shape is checked against the config: a missing, extra or
 // mis-shaped one is an error that names it, what was expected and what was found.
