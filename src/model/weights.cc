@@ -11,7 +11,7 @@ Status check_model_path(const std::string& path) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return error("{}: no such file or directory", path);
   const std::string extension = fs::path(path).extension().string();
-  if (fs::is_directory(path, ignored) || extension == ".gguf" || extension == ".safetensors") return {};
+  if (fs::is_directory(path, ignored) || extension == ".gguf" || extension == ".safetensors") return success();
   return error(
       "{}: expected a folder with config.json and safetensors, a .safetensors file beside its config.json, "
       "or a .gguf file",
