@@ -102,8 +102,8 @@ std::string report_text(const BenchRun& run) {
 
 Result<ExitCode> bench(const BenchOptions& options) {
   QN_TRY(const Machine machine, make_machine(options.machine));
-  QN_TRY(const auto model, Qwen3Next::load(options.model));
   const Ops ops(*machine.table, *machine.pool);
+  QN_TRY(const auto model, Qwen3Next::load(options.model, &ops));
   const auto begin = [](std::string_view what) { write_stderr(fmt::format("{} ...\n", what)); };
   const auto go_on = [] { return !interrupted(); };
   QN_TRY(const SpeedReport report, measure_speed(*model, ops, options.speed, {.begin = begin, .go_on = go_on}));

@@ -180,8 +180,8 @@ double Answer::decode_tokens_per_s() const {
 Result<std::unique_ptr<Generator>> Generator::load(const std::string& model_path, const MachineOptions& machine) {
   std::unique_ptr<Generator> out(new Generator);
   QN_TRY(out->machine_, make_machine(machine));
-  QN_TRY(out->model_, Qwen3Next::load(model_path));
   out->ops_.emplace(*out->machine_.table, *out->machine_.pool);
+  QN_TRY(out->model_, Qwen3Next::load(model_path, &*out->ops_));
   return out;
 }
 

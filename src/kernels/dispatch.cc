@@ -9,6 +9,7 @@
 
 #include "kernels/ref/ref_kernels.h"
 #include "kernels/simd/simd_kernels.h"
+#include "kernels/x86/packed.h"
 
 namespace qnext {
 namespace {
@@ -57,6 +58,12 @@ std::vector<KernelTable> make_tables() {
     tables.push_back(make_simd_table(target.name));
   }
   hwy::GetChosenTarget().Update(supported);
+  if (const PackedProducts* products = vnni_products(); products != nullptr && tables.back().name == "avx512") {
+    KernelTable table = tables.back();
+    table.name = "vnni";
+    table.packed = products;
+    tables.push_back(table);
+  }
   return tables;
 }
 

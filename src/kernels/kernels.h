@@ -167,10 +167,46 @@ inline constexpr std::size_t kAttendBlock = 64;
 using Attend = void (*)(View<float> out, View<const float> q, const KvPages& kv, std::size_t first_position,
                         float scale, std::size_t kv_head_idx, Range tokens);
 
+// ---- Products of packed weights ----
+// Tables for CPUs with fast integer products pack the weights of some formats when a model is loaded, and multiply
+// activations that were rounded to 16 bits by their codes, exactly, in integers. Weights keep every bit.
+
+// 32 activations of a token: x[c] ~ scale * codes[c]. A block that holds a NaN or an infinity has scale NaN.
+struct ActivationBlock {
+  std::int16_t codes[32];       // largest magnitude 32767; rounded to nearest even
+  float scale;                  // largest |x| / 32767, rounded
+  float sum;                    // scale * sum of codes
+  std::int32_t minus_32_sum[2];  // -32 * sum of codes [0, 16), [16, 32): for codes that are stored with 32 added
+};
+inline constexpr std::size_t kActivationBlock = 32;
+
+//   packs          whether weights of this type and width get packed. The products below take no others.
+//   packed_bytes   of a matrix of these rows
+//   pack           packs groups of kPackGrain rows (the last may be short), for groups in `groups`
+//   quantise       x [T, K] -> blocks [T, K / 32]
+//   matmul         as Matmul of kernels.h, with w.packed; `outputs` begins at a multiple of kPackGrain
+//   expert_rows    out[i, o] = w_e[o] . x_t for each pair i = (t, e), o in `outputs`        out : [T * A, N]
+//   expert_output  as ExpertOutput
+// Cost     as matmul: T = 1 streams w.packed once, in order; T large: 2*T*N*K int16 operations.
+// Accuracy |out - ref| <= sum_blocks 2^-16 * max|x| * sum |w| (rounding x) + K * 2^-23 * sum_k |x_k w_k|.
+// Order    blocks of 32 columns: exact integers, scaled and added in turn, in f32; the same for every T.
+struct PackedProducts {
+  bool (*packs)(const Weight& w);
+  std::size_t (*packed_bytes)(const Weight& w);
+  void (*pack)(std::byte* out, const Weight& w, Range groups);
+  void (*quantise)(View<ActivationBlock> out, View<const float> x, Range rows);
+  void (*matmul)(View<float> out, View<const ActivationBlock> x, const Weight& w, Range outputs, Write write);
+  void (*expert_rows)(View<float> out, View<const ActivationBlock> x, const Routing& routing,
+                      std::span<const Weight> experts, Range outputs);
+  void (*expert_output)(View<float> out, View<const ActivationBlock> hidden, const Routing& routing,
+                        std::span<const Weight> experts, Range outputs);
+};
+inline constexpr std::size_t kPackGrain = 16;
+
 // ---- The table ---------------------------------------------------------------------------------------------------
 
 struct KernelTable {
-  std::string_view name;  // "ref", or the instruction set: "sse4", "avx2", "avx512", "neon"
+  std::string_view name;  // "ref", or the instruction set: "sse4", "avx2", "avx512", "vnni", "neon"
 
   DecodeRows decode_rows;
   Matmul matmul;
@@ -190,6 +226,8 @@ struct KernelTable {
   DeltaRule delta_rule_chunk;
   StoreKv store_kv;
   Attend attend;
+
+  const PackedProducts* packed = nullptr;  // null: this table reads weights as files have them
 };
 
 }  // namespace qnext

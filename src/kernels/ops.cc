@@ -9,6 +9,7 @@ constexpr std::size_t kFlopsAnElement = 16;  // of a gate or a norm, roughly: an
 
 // Output rows of a matrix are dealt out in multiples of what the register tiles take.
 constexpr std::size_t kMatmulGrain = 8;
+constexpr std::size_t kPackedGrain = 2 * kPackGrain;
 constexpr std::size_t kChannelGrain = 64;
 constexpr std::size_t kAttendTileTokens = 16;
 
@@ -34,20 +35,34 @@ View<float> Ops::embed(Arena& tmp, std::span<const TokenId> token_ids, const Wei
   return out;
 }
 
-View<float> Ops::matmul(Arena& tmp, View<const float> x, const Weight& w) const {
-  View<float> out = make_scratch(tmp, {x.dim(0), w.rows});
-  QN_CHECK(x.rank() == 2 && x.dim(1) == w.cols, "x has {} columns, the weight {}", x.dim(1), w.cols);
-  split(w.rows, kMatmulGrain, 2 * x.dim(0) * w.rows * w.cols,
-        [&](Range outputs) { table_.matmul(out, x, w, outputs, Write::kStore); });
+View<ActivationBlock> Ops::quantise(Arena& tmp, View<const float> x) const {
+  const std::size_t num_blocks = x.dim(1) / kActivationBlock;
+  View<ActivationBlock> out(tmp.allocate<ActivationBlock>(x.dim(0) * num_blocks), {x.dim(0), num_blocks});
+  split(x.dim(0), 1, x.num_elements(), [&](Range rows) { table_.packed->quantise(out, x, rows); });
   return out;
 }
 
-void Ops::matmul_add(View<float> out, View<const float> x, const Weight& w) const {
+void Ops::product(Arena& tmp, View<float> out, View<const float> x, const Weight& w, Write write) const {
   QN_CHECK(x.rank() == 2 && x.dim(1) == w.cols, "x has {} columns, the weight {}", x.dim(1), w.cols);
   QN_CHECK(out.dim(0) == x.dim(0) && out.dim(1) == w.rows, "out [{}, {}], rows {} x {}", out.dim(0), out.dim(1),
            x.dim(0), w.rows);
-  split(w.rows, kMatmulGrain, 2 * x.dim(0) * w.rows * w.cols,
-        [&](Range outputs) { table_.matmul(out, x, w, outputs, Write::kAdd); });
+  const std::size_t num_flops = 2 * x.dim(0) * w.rows * w.cols;
+  if (w.packed != nullptr) {
+    const View<ActivationBlock> blocks = quantise(tmp, x);
+    return split(w.rows, kPackedGrain, num_flops,
+                 [&](Range outputs) { table_.packed->matmul(out, blocks, w, outputs, write); });
+  }
+  split(w.rows, kMatmulGrain, num_flops, [&](Range outputs) { table_.matmul(out, x, w, outputs, write); });
+}
+
+View<float> Ops::matmul(Arena& tmp, View<const float> x, const Weight& w) const {
+  View<float> out = make_scratch(tmp, {x.dim(0), w.rows});
+  product(tmp, out, x, w, Write::kStore);
+  return out;
+}
+
+void Ops::matmul_add(Arena& tmp, View<float> out, View<const float> x, const Weight& w) const {
+  product(tmp, out, x, w, Write::kAdd);
 }
 
 View<float> Ops::rms_norm(Arena& tmp, View<const float> x, std::span<const float> weight, float eps) const {
@@ -168,11 +183,38 @@ void Ops::add_experts(Arena& tmp, View<float> out, View<const float> x, const Ro
   const std::size_t expert_width = experts.gate.front().rows;
   QN_CHECK(x.dim(1) == experts.gate.front().cols, "x has {} columns, the experts {}", x.dim(1),
            experts.gate.front().cols);
+  if (experts.gate.front().packed != nullptr && experts.up.front().packed != nullptr &&
+      experts.down.front().packed != nullptr) {
+    return add_packed_experts(tmp, out, x, routing, experts);
+  }
   View<float> hidden = make_scratch(tmp, {num_pairs, expert_width});
   split(expert_width, kMatmulGrain, 4 * num_pairs * expert_width * x.dim(1),
         [&](Range columns) { table_.expert_hidden(hidden, x, routing, experts, columns); });
   split(out.dim(1), kMatmulGrain, 2 * num_pairs * expert_width * out.dim(1),
         [&](Range columns) { table_.expert_output(out, hidden, routing, experts, columns); });
+}
+
+void Ops::add_packed_experts(Arena& tmp, View<float> out, View<const float> x, const Routing& routing,
+                             const ExpertWeights& experts) const {
+  const PackedProducts& packed = *table_.packed;
+  const std::size_t num_pairs = routing.pair_token.size();
+  const std::size_t expert_width = experts.gate.front().rows;
+  const std::size_t num_flops = 2 * num_pairs * expert_width * x.dim(1);
+  const View<ActivationBlock> x_blocks = quantise(tmp, x);
+  View<float> gate = make_scratch(tmp, {num_pairs, expert_width});
+  View<float> up = make_scratch(tmp, {num_pairs, expert_width});
+  View<ActivationBlock> hidden(tmp.allocate<ActivationBlock>(num_pairs * expert_width / kActivationBlock),
+                               {num_pairs, expert_width / kActivationBlock});
+  split(expert_width, kPackedGrain, 2 * num_flops, [&](Range columns) {
+    packed.expert_rows(gate, x_blocks, routing, experts.gate, columns);
+    packed.expert_rows(up, x_blocks, routing, experts.up, columns);
+  });
+  split(num_pairs, 1, gate.num_elements() * kFlopsAnElement, [&](Range pairs) {
+    table_.silu_mul(gate, gate, up, pairs);
+    packed.quantise(hidden, gate, pairs);
+  });
+  split(out.dim(1), kPackedGrain, num_flops,
+        [&](Range columns) { packed.expert_output(out, hidden, routing, experts.down, columns); });
 }
 
 }  // namespace qnext

@@ -30,7 +30,7 @@ class Ops {
 
   View<float> embed(Arena& tmp, std::span<const TokenId> token_ids, const Weight& embedding) const;  // [T, D]
   View<float> matmul(Arena& tmp, View<const float> x, const Weight& w) const;                        // [T, N]
-  void matmul_add(View<float> out, View<const float> x, const Weight& w) const;
+  void matmul_add(Arena& tmp, View<float> out, View<const float> x, const Weight& w) const;
 
   View<float> rms_norm(Arena& tmp, View<const float> x, std::span<const float> weight, float eps) const;
   void rms_norm_inplace(View<float> x, std::span<const float> weight, float eps) const;
@@ -59,6 +59,10 @@ class Ops {
   // work(range) over [0, total) cut into one part a thread at multiples of `grain`; on this thread alone when the whole
   // is so little (num_flops) that a fork would cost more.
   void split(std::size_t total, std::size_t grain, std::size_t num_flops, FunctionRef<void(Range)> work) const;
+  void product(Arena& tmp, View<float> out, View<const float> x, const Weight& w, Write write) const;
+  void add_packed_experts(Arena& tmp, View<float> out, View<const float> x, const Routing& routing,
+                          const ExpertWeights& experts) const;
+  View<ActivationBlock> quantise(Arena& tmp, View<const float> x) const;
 
   const KernelTable& table_;
   ThreadPool& pool_;

@@ -57,7 +57,7 @@ void add_attention(View<float> x, const Vector& norm, const AttentionWeights& w,
   const float scale = 1.0f / std::sqrt(static_cast<float>(cfg.Dh));
   View<float> o = s.k.attend(s.tmp, q, spans, scale);  // [T, Hq, Dh]
   if (cfg.attention_gate) s.k.sigmoid_gate_inplace(o, q_and_gate.slice(2, cfg.Dh, 2 * cfg.Dh));
-  s.k.matmul_add(x, o.merge_last(), w.out);  // [T, D] +=
+  s.k.matmul_add(s.tmp, x, o.merge_last(), w.out);  // [T, D] +=
 }
 
 }  // namespace qnext

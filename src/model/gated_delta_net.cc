@@ -63,7 +63,7 @@ void add_gated_delta_net(View<float> x, const Vector& norm, const DeltaNetWeight
     });
   }
   s.k.rms_norm_gated_inplace(o, z, w.norm, cfg.eps);  // plain weight, times silu(z)
-  s.k.matmul_add(x, o.merge_last(), w.out);           // [T, D] +=
+  s.k.matmul_add(s.tmp, x, o.merge_last(), w.out);    // [T, D] +=
 }
 
 }  // namespace qnext

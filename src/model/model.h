@@ -26,7 +26,8 @@ using Probe = std::function<void(std::string_view name, std::size_t layer_idx, V
 class Qwen3Next {
  public:
   // Loads a checkpoint: a directory with config.json and safetensors, or a .gguf file (weights.h).
-  static Result<std::unique_ptr<const Qwen3Next>> load(const std::string& path);
+  // With `ops`, its weights are packed for that table, which alone may run them then (pack_weights).
+  static Result<std::unique_ptr<const Qwen3Next>> load(const std::string& path, const Ops* ops = nullptr);
   explicit Qwen3Next(ModelWeights weights);
 
   const ModelConfig& config() const { return weights_.config; }

@@ -48,7 +48,7 @@ View<float> gate_and_up(View<const float> h, const DenseWeights& w, const Step& 
 
 void add_dense(View<float> x, const Vector& norm, const DenseWeights& w, const Step& s) {
   View<float> h = s.k.rms_norm(s.tmp, x, norm, s.cfg.eps);  // [T, D]
-  s.k.matmul_add(x, gate_and_up(h, w, s), w.down);
+  s.k.matmul_add(s.tmp, x, gate_and_up(h, w, s), w.down);
 }
 
 void add_moe(View<float> x, const Vector& norm, const MoeWeights& w, std::size_t layer_idx, const Step& s) {

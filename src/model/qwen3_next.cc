@@ -2,8 +2,9 @@
 
 namespace qnext {
 
-Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path) {
+Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path, const Ops* ops) {
   QN_TRY(ModelWeights weights, load_weights(path));
+  if (ops != nullptr) pack_weights(weights, *ops);
   return std::make_unique<const Qwen3Next>(std::move(weights));
 }
 
@@ -71,7 +72,7 @@ View<float> Qwen3Next::forward_mtp(const Ops& ops, Arena& scratch, const Batch& 
       std::copy_n(h.row(t), cfg.D, both.row(t) + cfg.D);
     }
     std::fill_n(y.data(), y.num_elements(), 0.0f);
-    ops.matmul_add(y, both, w.fc);
+    ops.matmul_add(scratch, y, both, w.fc);
     add_layer(y, w.layer, cfg.num_layers(), caches.kv.num_kv_layers - 1, step);
     ops.rms_norm_inplace(y, w.norm, cfg.eps);
     step.show("mtp.hidden", 0, y);

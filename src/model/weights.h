@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/ops.h"
 #include "model/config.h"
 #include "tensor/gguf.h"
 #include "tensor/safetensors.h"
@@ -94,6 +95,11 @@ Status check_model_path(const std::string& path);
 // matrices are mapped. Every tensor's name, type and shape is checked against the config: a missing, extra or
 // mis-shaped one is an error that names it, what was expected and what was found.
 Result<ModelWeights> load_weights(const std::string& path);
+
+// Packs the matrices that the table takes (PackedProducts), with all of the pool's threads, and gives the memory of the
+// file's own copies back. Leaves everything as it is, and computes from the file, when the table packs nothing or memory
+// is short. Costs about the time of reading the file once; takes as much memory as the matrices have in the file.
+void pack_weights(ModelWeights& weights, const Ops& ops);
 
 // The two layouts (weights_safetensors.cc, weights_gguf.cc).
 Result<ModelWeights> load_safetensors_weights(ModelConfig config, Safetensors file);

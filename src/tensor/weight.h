@@ -22,6 +22,9 @@ struct Weight {
   const float* block_scales = nullptr;
   std::size_t scales_per_row = 0;
 
+  // The same matrix in the layout of the kernel table that multiplies by it (kernels.h, PackedProducts), or null.
+  const std::byte* packed = nullptr;
+
   const std::byte* row(std::size_t row_idx) const { return data + row_idx * row_bytes; }
   std::size_t bytes() const { return rows * row_bytes; }
 
@@ -32,6 +35,7 @@ struct Weight {
     Weight out = *this;
     out.rows = end - begin;
     out.data = row(begin);
+    out.packed = nullptr;
     if (block_scales != nullptr) out.block_scales += begin / kFp8ScaleBlock * scales_per_row;
     return out;
   }

@@ -1,0 +1,462 @@
+// Products of packed weights with AVX-512 VNNI.
+//
+// A group of 16 rows is a vector: lane r belongs to row r. For 32 columns the codes of column pairs, in 16 bits each,
+// are multiplied by the same pair of a token's activations in every lane; the exact integer sums are then scaled and
+// added to the f32 sums. One token unpacks codes as it goes, more share a panel of unpacked ones.
+
+#include "kernels/x86/packed.h"
+
+#if defined(__x86_64__)
+
+#include <hwy/base.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "kernels/x86/packed_formats.h"
+
+// gcc 12 takes the undefined operands inside its own intrinsics for ours.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+namespace qnext {
+namespace {
+
+// ---- One block of a group: codes, scales ----
+
+struct Pairs {  // of 32 columns: pair i of each row
+  __m512i of[16];
+  __m512i& operator[](std::size_t i) { return of[i]; }
+  __m512i operator[](std::size_t i) const { return of[i]; }
+};
+
+// Into a register, once: gcc would rather load again for every shift.
+inline __m512i load(const void* p) {
+  __m512i v = _mm512_load_si512(p);
+  asm("" : "+v"(v));
+  return v;
+}
+inline __m512 halves_to_floats(const std::uint16_t* halves) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
+}
+inline __m512 bytes_to_floats(const std::uint8_t* bytes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+}
+inline __m512 bytes_to_floats(const std::int8_t* bytes) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+}
+
+inline void unpack(Pairs& pairs, const PackedNibbles& nibbles) {
+  const __m512i mask = _mm512_set1_epi16(0xf);
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < 4; ++v) {
+    const __m512i packed = load(nibbles + 64 * v);
+    pairs[4 * v] = _mm512_and_si512(packed, mask);
+    pairs[4 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+    pairs[4 * v + 2] = _mm512_and_si512(_mm512_srli_epi16(packed, 8), mask);
+    pairs[4 * v + 3] = _mm512_srli_epi16(packed, 12);
+  }
+}
+
+inline void unpack(Pairs& pairs, const PackedQ4K& block, std::size_t run) {
+  unpack(pairs, block.codes[run]);
+}
+
+inline void unpack(Pairs& pairs, const PackedQ6K& block, std::size_t run) {
+  unpack(pairs, block.low_bits[run]);
+  const __m512i mask = _mm512_set1_epi16(0x30);
+  constexpr int kOrAnd = 0xf8;  // a | (b & c)
+#pragma GCC unroll 2
+  for (std::size_t h = 0; h < 2; ++h) {
+    const __m512i packed = load(block.high_bits[run] + 64 * h);
+#pragma GCC unroll 8
+    for (std::size_t j = 0; j < 8; ++j) {
+      const auto left = static_cast<unsigned>(j < 2 ? 4 - 2 * j : 0),
+                 right = static_cast<unsigned>(j < 2 ? 0 : 2 * j - 4);
+      const __m512i shifted = j < 2 ? _mm512_slli_epi16(packed, left) : _mm512_srli_epi16(packed, right);
+      pairs[8 * h + j] = _mm512_ternarylogic_epi32(pairs[8 * h + j], shifted, mask, kOrAnd);
+    }
+  }
+}
+
+// The factors of sub-block `sub` of a block.
+struct Scales {
+  __m512 scale;
+  __m512 min;  // PackedQ4K only
+};
+struct BlockScales {  // what they all share
+  __m512 d, dmin;
+};
+inline BlockScales block_scales(const PackedQ4K& block) {
+  return {halves_to_floats(block.d), halves_to_floats(block.dmin)};
+}
+inline BlockScales block_scales(const PackedQ6K& block) {
+  return {halves_to_floats(block.d), _mm512_setzero_ps()};
+}
+inline Scales scales_of(const PackedQ4K& block, const BlockScales& shared, std::size_t sub) {
+  return {_mm512_mul_ps(shared.d, bytes_to_floats(block.scales[sub])),
+          _mm512_mul_ps(shared.dmin, bytes_to_floats(block.mins[sub]))};
+}
+inline Scales scales_of(const PackedQ6K& block, const BlockScales& shared, std::size_t sub) {
+  return {_mm512_mul_ps(shared.d, bytes_to_floats(block.scales[sub])), _mm512_setzero_ps()};
+}
+
+// ---- One sum: 32 columns of a group times a token's ----
+
+inline __m512i add_pair(__m512i sum, __m512i codes, const ActivationBlock& x, std::size_t pair) {
+  std::int32_t both;
+  __builtin_memcpy(&both, x.codes + 2 * pair, sizeof(both));
+  return _mm512_dpwssd_epi32(sum, codes, _mm512_set1_epi32(both));
+}
+
+inline __m512 add_scaled(__m512 sum, __m512i dot, __m512 scale, const ActivationBlock& x) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)), sum);
+}
+
+inline __m512 subtract_min(__m512 sum, __m512 min, const ActivationBlock& x) {
+  return _mm512_fnmadd_ps(min, _mm512_set1_ps(x.sum), sum);
+}
+
+// ---- One token ----
+
+// Four chains of integer sums, so that none waits for its own last addition.
+inline __m512 add_run(__m512 sum, const Pairs& pairs, const PackedQ4K& block, const BlockScales& shared,
+                      std::size_t run, const ActivationBlock& x) {
+  __m512i dots[4] = {};
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < 16; ++i) dots[i % 4] = add_pair(dots[i % 4], pairs[i], x, i);
+  const __m512i dot = _mm512_add_epi32(_mm512_add_epi32(dots[0], dots[1]), _mm512_add_epi32(dots[2], dots[3]));
+  const Scales s = scales_of(block, shared, run);
+  return subtract_min(add_scaled(sum, dot, s.scale, x), s.min, x);
+}
+
+inline __m512 add_run(__m512 sum, const Pairs& pairs, const PackedQ6K& block, const BlockScales& shared,
+                      std::size_t run, const ActivationBlock& x) {
+#pragma GCC unroll 2
+  for (std::size_t h = 0; h < 2; ++h) {
+    __m512i dots[2] = {_mm512_set1_epi32(x.minus_32_sum[h]), _mm512_setzero_si512()};
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < 8; ++i) dots[i % 2] = add_pair(dots[i % 2], pairs[8 * h + i], x, 8 * h + i);
+    sum = add_scaled(sum, _mm512_add_epi32(dots[0], dots[1]), scales_of(block, shared, 2 * run + h).scale, x);
+  }
+  return sum;
+}
+
+template <class Packed>
+void multiply_one(float* sums, const Packed* blocks, std::size_t num_blocks, const ActivationBlock* x) {
+  __m512 sum = _mm512_setzero_ps();
+  for (std::size_t block_idx = 0; block_idx < num_blocks; ++block_idx) {
+    const Packed& block = blocks[block_idx];
+    const BlockScales shared = block_scales(block);
+#pragma GCC unroll 2
+    for (std::size_t run = 0; run < kRuns; ++run) {
+      Pairs pairs;
+      unpack(pairs, block, run);
+      sum = add_run(sum, pairs, block, shared, run, x[kRuns * block_idx + run]);
+    }
+  }
+  _mm512_storeu_ps(sums, sum);
+}
+
+// ---- Many tokens: a panel of two groups, one block of columns at a time ----
+
+inline constexpr std::size_t kPanelGroups = 2;
+inline constexpr std::size_t kPanelRows = kPanelGroups * kGroupRows;
+inline constexpr std::size_t kTileTokens = 6;    // 12 integer and 12 f32 sums in 32 registers
+inline constexpr std::size_t kBlockTokens = 96;  // their x stays in L2: 480 KB at 2,048 columns
+
+template <class Packed>
+struct Panel {
+  static constexpr std::size_t kSubs = kSuperBlock / Packed::kSubBlock;
+  alignas(64) __m512i pairs[kRuns][16][kPanelGroups];  // 16 KB: stays in L1
+  alignas(64) __m512 scales[kSubs][kPanelGroups];
+  alignas(64) __m512 mins[kSubs][kPanelGroups];
+
+  void fill(const Packed& block, std::size_t group) {
+    const BlockScales shared = block_scales(block);
+    for (std::size_t run = 0; run < kRuns; ++run) {
+      Pairs unpacked;
+      unpack(unpacked, block, run);
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < 16; ++i) pairs[run][i][group] = unpacked[i];
+    }
+    for (std::size_t sub = 0; sub < kSubs; ++sub) {
+      const Scales s = scales_of(block, shared, sub);
+      scales[sub][group] = s.scale;
+      mins[sub][group] = s.min;
+    }
+  }
+};
+
+// sums[t, group] += the panel's block times x[t].    sums : [kTokens, kPanelRows]   x : the tile's tokens, at the block
+template <class Packed, std::size_t kGroups, std::size_t kTokens>
+void multiply_tile(float* sums, const Panel<Packed>& panel, const ActivationBlock* const* x, std::size_t first_run) {
+  constexpr std::size_t kSubs = 32 / Packed::kSubBlock;
+  constexpr std::size_t kPairs = 16 / kSubs;
+  __m512 sum[kTokens][kGroups];
+#pragma GCC unroll 6
+  for (std::size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (std::size_t g = 0; g < kGroups; ++g) sum[t][g] = _mm512_loadu_ps(sums + t * kPanelRows + g * kGroupRows);
+  }
+  for (std::size_t run = 0; run < kRuns; ++run) {
+    const ActivationBlock* runs[kTokens];
+#pragma GCC unroll 6
+    for (std::size_t t = 0; t < kTokens; ++t) runs[t] = x[t] + first_run + run;
+#pragma GCC unroll 2
+    for (std::size_t sub = 0; sub < kSubs; ++sub) {
+      __m512i dot[kTokens][kGroups];
+#pragma GCC unroll 6
+      for (std::size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+        for (std::size_t g = 0; g < kGroups; ++g) {
+          dot[t][g] = kSubs == 1 ? _mm512_setzero_si512() : _mm512_set1_epi32(runs[t]->minus_32_sum[sub]);
+        }
+      }
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < kPairs; ++i) {
+        const __m512i* codes = panel.pairs[run][sub * kPairs + i];
+#pragma GCC unroll 6
+        for (std::size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+          for (std::size_t g = 0; g < kGroups; ++g)
+            dot[t][g] = add_pair(dot[t][g], codes[g], *runs[t], sub * kPairs + i);
+        }
+      }
+#pragma GCC unroll 2
+      for (std::size_t g = 0; g < kGroups; ++g) {
+        const __m512 scale = panel.scales[run * kSubs + sub][g];
+        const __m512 min = panel.mins[run * kSubs + sub][g];
+#pragma GCC unroll 6
+        for (std::size_t t = 0; t < kTokens; ++t) {
+          sum[t][g] = add_scaled(sum[t][g], dot[t][g], scale, *runs[t]);
+          if (kSubs == 1) sum[t][g] = subtract_min(sum[t][g], min, *runs[t]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 6
+  for (std::size_t t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (std::size_t g = 0; g < kGroups; ++g) _mm512_storeu_ps(sums + t * kPanelRows + g * kGroupRows, sum[t][g]);
+  }
+}
+
+template <class Packed, std::size_t kGroups>
+auto tile_for(std::size_t num_tokens)
+    -> void (*)(float*, const Panel<Packed>&, const ActivationBlock* const*, std::size_t) {
+  switch (num_tokens) {
+    case 1:
+      return &multiply_tile<Packed, kGroups, 1>;
+    case 2:
+      return &multiply_tile<Packed, kGroups, 2>;
+    case 3:
+      return &multiply_tile<Packed, kGroups, 3>;
+    case 4:
+      return &multiply_tile<Packed, kGroups, 4>;
+    case 5:
+      return &multiply_tile<Packed, kGroups, 5>;
+    default:
+      return &multiply_tile<Packed, kGroups, kTileTokens>;
+  }
+}
+
+// The x rows of at most kBlockTokens tokens, wherever they lie.
+struct TokenRows {
+  std::array<const ActivationBlock*, kBlockTokens> x;
+  std::size_t count = 0;
+};
+
+template <class Packed>
+void multiply_panel_of(float* sums, const Weight& w, std::size_t first_group, std::size_t num_groups,
+                       const TokenRows& tokens) {
+  const std::size_t num_blocks = w.cols / kSuperBlock;
+  const auto* groups = reinterpret_cast<const Packed*>(w.packed) + first_group * num_blocks;
+  if (tokens.count == 1) {
+    for (std::size_t g = 0; g < num_groups; ++g) {
+      multiply_one(sums + g * kGroupRows, groups + g * num_blocks, num_blocks, tokens.x[0]);
+    }
+    return;
+  }
+  Panel<Packed> panel;
+  std::fill_n(sums, tokens.count * kPanelRows, 0.0f);
+  for (std::size_t block_idx = 0; block_idx < num_blocks; ++block_idx) {
+    for (std::size_t g = 0; g < num_groups; ++g) panel.fill(groups[g * num_blocks + block_idx], g);
+    for (std::size_t t = 0; t < tokens.count; t += kTileTokens) {
+      const std::size_t num_tokens = std::min(kTileTokens, tokens.count - t);
+      const auto tile = num_groups == 2 ? tile_for<Packed, 2>(num_tokens) : tile_for<Packed, 1>(num_tokens);
+      tile(sums + t * kPanelRows, panel, tokens.x.data() + t, block_idx * kRuns);
+    }
+  }
+}
+
+// sums[t, r] = x[t] . row rows.begin + r, for at most kPanelRows rows from a group's first on.
+//   sums : [tokens.count, kPanelRows]
+void multiply_panel(float* sums, const Weight& w, Range rows, const TokenRows& tokens) {
+  const std::size_t first_group = rows.begin / kGroupRows;
+  const std::size_t num_groups = ceil_div(rows.count(), kGroupRows);
+  if (w.type == DType::kQ4_K) return multiply_panel_of<PackedQ4K>(sums, w, first_group, num_groups, tokens);
+  multiply_panel_of<PackedQ6K>(sums, w, first_group, num_groups, tokens);
+}
+
+// ---- Packing and rounding ----
+
+std::size_t block_bytes(const Weight& w) {
+  return w.type == DType::kQ4_K ? sizeof(PackedQ4K) : sizeof(PackedQ6K);
+}
+
+bool packs(const Weight& w) {
+  return w.type == DType::kQ4_K || w.type == DType::kQ6_K;
+}
+
+std::size_t packed_bytes(const Weight& w) {
+  return ceil_div(w.rows, kGroupRows) * (w.cols / kSuperBlock) * block_bytes(w);
+}
+
+void pack(std::byte* out, const Weight& w, Range groups) {
+  const std::size_t num_blocks = w.cols / kSuperBlock;
+  for (std::size_t group_idx = groups.begin; group_idx < groups.end; ++group_idx) {
+    std::byte* group = out + group_idx * num_blocks * block_bytes(w);
+    if (w.type == DType::kQ4_K) {
+      pack_group(reinterpret_cast<PackedQ4K*>(group), w, group_idx);
+    } else {
+      pack_group(reinterpret_cast<PackedQ6K*>(group), w, group_idx);
+    }
+  }
+}
+
+void quantise_block(ActivationBlock& out, const float* x) {
+  const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + 16);
+  const __m512 magnitude = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+  // Exponents all ones: an infinity or a NaN, which _mm512_max_ps may have dropped.
+  const __mmask16 strange = _mm512_fpclass_ps_mask(low, 0x99) | _mm512_fpclass_ps_mask(high, 0x99);
+  const float largest = _mm512_reduce_max_ps(magnitude);
+  const float scale = largest / 32767.0f;
+  // A scale that underflows to a subnormal has lost the bits to round by.
+  const bool finite = strange == 0 && scale >= std::numeric_limits<float>::min();
+  const __m512 inverse = _mm512_set1_ps(finite ? 1.0f / scale : 0.0f);
+  // 1 / scale is rounded: the product may pass 32767.5 by a few units in its last place.
+  const __m512i limit = _mm512_set1_epi32(32767);
+  const __m512i codes_low = _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(low, inverse)), limit);
+  const __m512i codes_high = _mm512_min_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(high, inverse)), limit);
+  const __m512i floor = _mm512_set1_epi32(-32767);
+  const __m512i bounded_low = _mm512_max_epi32(codes_low, floor), bounded_high = _mm512_max_epi32(codes_high, floor);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.codes), _mm512_cvtepi32_epi16(bounded_low));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.codes + 16), _mm512_cvtepi32_epi16(bounded_high));
+  const std::int32_t sum_low = finite ? _mm512_reduce_add_epi32(bounded_low) : 0;
+  const std::int32_t sum_high = finite ? _mm512_reduce_add_epi32(bounded_high) : 0;
+  out.scale = strange != 0 ? std::numeric_limits<float>::quiet_NaN() : finite ? scale : 0.0f;
+  out.sum = out.scale * static_cast<float>(sum_low + sum_high);
+  out.minus_32_sum[0] = -32 * sum_low;
+  out.minus_32_sum[1] = -32 * sum_high;
+}
+
+void quantise(View<ActivationBlock> out, View<const float> x, Range rows) {
+  for (std::size_t t = rows.begin; t < rows.end; ++t) {
+    for (std::size_t i = 0; i < out.dim(1); ++i) quantise_block(out(t, i), x.row(t) + kActivationBlock * i);
+  }
+}
+
+// ---- One matrix, and experts ----
+
+void matmul(View<float> out, View<const ActivationBlock> x, const Weight& w, Range outputs, Write write) {
+  const std::size_t num_tokens = x.dim(0);
+  for (std::size_t first = 0; first < num_tokens; first += kBlockTokens) {
+    TokenRows tokens;
+    tokens.count = std::min(kBlockTokens, num_tokens - first);
+    for (std::size_t t = 0; t < tokens.count; ++t) tokens.x[t] = x.row(first + t);
+    for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
+      const Range rows{row, std::min(row + kPanelRows, outputs.end)};
+      alignas(64) float sums[kBlockTokens * kPanelRows];
+      multiply_panel(sums, w, rows, tokens);
+      for (std::size_t t = 0; t < tokens.count; ++t) {
+        float* out_row = out.row(first + t) + row;
+        for (std::size_t r = 0; r < rows.count(); ++r) {
+          const float sum = sums[t * kPanelRows + r];
+          out_row[r] = write == Write::kAdd ? out_row[r] + sum : sum;
+        }
+      }
+    }
+  }
+}
+
+// The x rows of pairs [first, ..) of one expert, at most kBlockTokens; `row_of` numbers them.
+template <class RowOf>
+TokenRows rows_of_pairs(View<const ActivationBlock> x, std::size_t first, std::size_t end, const RowOf& row_of) {
+  TokenRows out;
+  for (std::size_t i = first; i < end && out.count < kBlockTokens; ++i) out.x[out.count++] = x.row(row_of(i));
+  return out;
+}
+
+void expert_rows(View<float> out, View<const ActivationBlock> x, const Routing& routing,
+                 std::span<const Weight> experts, Range outputs) {
+  for (std::size_t e = 0; e < experts.size(); ++e) {
+    const std::size_t end = routing.expert_begin[e + 1];
+    for (std::size_t first = routing.expert_begin[e]; first < end; first += kBlockTokens) {
+      const TokenRows tokens = rows_of_pairs(x, first, end, [&](std::size_t i) { return routing.pair_token[i]; });
+      for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
+        const Range rows{row, std::min(row + kPanelRows, outputs.end)};
+        alignas(64) float sums[kBlockTokens * kPanelRows];
+        multiply_panel(sums, experts[e], rows, tokens);
+        for (std::size_t t = 0; t < tokens.count; ++t) {
+          std::copy_n(sums + t * kPanelRows, rows.count(), out.row(first + t) + row);
+        }
+      }
+    }
+  }
+}
+
+void expert_output(View<float> out, View<const ActivationBlock> hidden, const Routing& routing,
+                   std::span<const Weight> experts, Range outputs) {
+  for (std::size_t e = 0; e < experts.size(); ++e) {
+    const std::size_t end = routing.expert_begin[e + 1];
+    for (std::size_t first = routing.expert_begin[e]; first < end; first += kBlockTokens) {
+      const TokenRows tokens = rows_of_pairs(hidden, first, end, [](std::size_t i) { return i; });
+      for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
+        const Range rows{row, std::min(row + kPanelRows, outputs.end)};
+        alignas(64) float sums[kBlockTokens * kPanelRows];
+        multiply_panel(sums, experts[e], rows, tokens);
+        for (std::size_t t = 0; t < tokens.count; ++t) {
+          const float weight = routing.pair_weight[first + t];
+          float* out_row = out.row(routing.pair_token[first + t]) + row;
+          for (std::size_t r = 0; r < rows.count(); ++r) out_row[r] += weight * sums[t * kPanelRows + r];
+        }
+      }
+    }
+  }
+}
+
+constexpr PackedProducts kProducts = {packs, packed_bytes, pack, quantise, matmul, expert_rows, expert_output};
+
+}  // namespace
+}  // namespace qnext
+HWY_POP_ATTRIBUTES
+#pragma GCC diagnostic pop
+
+namespace qnext {
+
+const PackedProducts* vnni_products() {
+  const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                   __builtin_cpu_supports("avx512vnni");
+  return has ? &kProducts : nullptr;
+}
+
+}  // namespace qnext
+
+#else
+
+namespace qnext {
+
+const PackedProducts* vnni_products() {
+  return nullptr;
+}
+
+}  // namespace qnext
+
+#endif
