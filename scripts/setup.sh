@@ -7,7 +7,7 @@ mkdir -p build/downloads
 
 packages=(
   g++ cmake ninja-build make pkg-config git ccache python3
-  libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev
+  libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libxxhash-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   clang clang-format clang-tidy libclang-rt-14-dev
 )

@@ -4,6 +4,7 @@
 #include "apps/command.h"
 #include "apps/console.h"
 #include "apps/json_text.h"
+#include "apps/load_model.h"
 #include "apps/progress.h"
 #include "base/cpu.h"
 #include "eval/speed.h"
@@ -103,7 +104,7 @@ std::string report_text(const BenchRun& run) {
 Result<ExitCode> bench(const BenchOptions& options) {
   QN_TRY(const Machine machine, make_machine(options.machine));
   const Ops ops(*machine.table, *machine.pool);
-  QN_TRY(const auto model, Qwen3Next::load(options.model, &ops));
+  QN_TRY(const auto model, load_model(options.model, ops, options.machine));
   const auto begin = [](std::string_view what) { write_stderr(fmt::format("{} ...\n", what)); };
   const auto go_on = [] { return !interrupted(); };
   QN_TRY(const SpeedReport report, measure_speed(*model, ops, options.speed, {.begin = begin, .go_on = go_on}));

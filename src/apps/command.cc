@@ -33,6 +33,12 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
       })
       ->type_name("NAME")
       ->group("Machine");
+  command
+      .add_option("--pack-cache", options.pack_cache,
+                  "Where weights packed for this CPU are kept between runs, or none (default: qnext in the user's "
+                  "cache folder)")
+      ->type_name("DIR")
+      ->group("Machine");
 }
 
 void add_context_options(CLI::App& command, ContextOptions& options) {

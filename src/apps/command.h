@@ -38,10 +38,11 @@ using Action = std::function<Result<ExitCode>()>;
 // Prints "qnext: TEXT" for a command line whose parts are right but do not go together.
 ExitCode usage_error(const std::string& text);
 
-// --threads and --isa, the same for every command that computes.
+// --threads, --isa and --pack-cache, the same for every command that computes.
 struct MachineOptions {
   std::size_t num_threads = 0;  // 0: all that this process may use
   std::string isa;              // "": QNEXT_ISA, or the best that this CPU has
+  std::string pack_cache;       // folder; "": the user's cache folder; "none": packed in memory each time
 };
 void add_machine_options(CLI::App& command, MachineOptions& options);
 

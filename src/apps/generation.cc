@@ -6,6 +6,7 @@
 #include <random>
 
 #include "apps/console.h"
+#include "apps/load_model.h"
 #include "engine/stop_text.h"
 #include "text/detokenizer.h"
 
@@ -181,7 +182,7 @@ Result<std::unique_ptr<Generator>> Generator::load(const std::string& model_path
   std::unique_ptr<Generator> out(new Generator);
   QN_TRY(out->machine_, make_machine(machine));
   out->ops_.emplace(*out->machine_.table, *out->machine_.pool);
-  QN_TRY(out->model_, Qwen3Next::load(model_path, &*out->ops_));
+  QN_TRY(out->model_, load_model(model_path, *out->ops_, machine));
   return out;
 }
 

@@ -181,8 +181,8 @@ struct ActivationBlock {
 inline constexpr std::size_t kActivationBlock = 32;
 
 //   packs          whether weights of this type and width get packed. The products below take no others.
-//   packed_bytes   of a matrix of these rows
-//   pack           packs groups of kPackGrain rows (the last may be short), for groups in `groups`
+//   packed_bytes   of a matrix of these rows: as much for each group, a multiple of 64
+//   pack           packs groups of kPackGrain rows (the last may be short), for groups in `groups`, the first to `out`
 //   quantise       x [T, K] -> blocks [T, K / 32]
 //   matmul         as Matmul of kernels.h, with w.packed; `outputs` begins at a multiple of kPackGrain
 //   expert_rows    out[i, o] = w_e[o] . x_t for each pair i = (t, e), o in `outputs`        out : [T * A, N]
@@ -202,6 +202,7 @@ struct PackedProducts {
                         std::span<const Weight> experts, Range outputs);
 };
 inline constexpr std::size_t kPackGrain = 16;
+inline constexpr int kPackedLayoutVersion = 1;  // grows whenever a table packs otherwise: caches know theirs
 
 // ---- The table ---------------------------------------------------------------------------------------------------
 

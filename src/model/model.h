@@ -14,6 +14,7 @@
 #include "model/caches.h"
 #include "model/config.h"
 #include "model/rope.h"
+#include "model/pack_weights.h"
 #include "model/weights.h"
 
 namespace qnext {
@@ -26,8 +27,10 @@ using Probe = std::function<void(std::string_view name, std::size_t layer_idx, V
 class Qwen3Next {
  public:
   // Loads a checkpoint: a directory with config.json and safetensors, or a .gguf file (weights.h).
-  // With `ops`, its weights are packed for that table, which alone may run them then (pack_weights).
-  static Result<std::unique_ptr<const Qwen3Next>> load(const std::string& path, const Ops* ops = nullptr);
+  static Result<std::unique_ptr<const Qwen3Next>> load(const std::string& path);
+  // And packs its weights for the table of `ops`, which alone may run the model then.
+  static Result<std::unique_ptr<const Qwen3Next>> load(const std::string& path, const Ops& ops,
+                                                       const PackOptions& options);
   explicit Qwen3Next(ModelWeights weights);
 
   const ModelConfig& config() const { return weights_.config; }

@@ -1,17 +1,21 @@
+#include "model/pack_weights.h"
+
+#include <signal.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 
 #include "base/cpu.h"
-#include "model/weights.h"
 
 namespace qnext {
 namespace {
 
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
-constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kGroupsATask = 16;
+constexpr std::size_t kBatchBytes = std::size_t{64} << 20;
+constexpr std::uint64_t kSmallestCache = std::uint64_t{256} << 20;  // less is packed in no time
 
 void add(std::vector<Weight*>& out, DenseWeights& w) {
   out.insert(out.end(), {&w.gate, &w.up, &w.down});
@@ -48,58 +52,180 @@ std::vector<Weight*> multiplied_matrices(ModelWeights& weights) {
   return out;
 }
 
-// Tells the kernel that these bytes of a mapped file are no longer needed in memory; they can be read again.
-void drop_pages(std::vector<std::span<const std::byte>> ranges) {
-  std::sort(ranges.begin(), ranges.end(), [](const auto& a, const auto& b) { return a.data() < b.data(); });
-  const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  for (std::size_t i = 0; i < ranges.size();) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(ranges[i].data());
-    std::uintptr_t end = begin + ranges[i].size();
-    for (++i; i < ranges.size() && reinterpret_cast<std::uintptr_t>(ranges[i].data()) == end; ++i) {
-      end += ranges[i].size();
+// Some groups of a matrix, and where they go.
+struct Task {
+  Weight* weight;
+  Range groups;
+  std::uint64_t begin;  // byte of the packed weights
+  std::uint64_t num_bytes;
+};
+
+// All packed weights: matrix after matrix, in the order of multiplied_matrices.
+struct Plan {
+  std::vector<Weight*> matrices;
+  std::vector<Task> tasks;
+  std::uint64_t num_bytes = 0;
+};
+
+Plan make_plan(ModelWeights& weights, const PackedProducts& packed) {
+  Plan plan;
+  for (Weight* w : multiplied_matrices(weights)) {
+    if (!packed.packs(*w)) continue;
+    plan.matrices.push_back(w);
+    const std::size_t num_groups = ceil_div(w->rows, kPackGrain);
+    const std::uint64_t group_bytes = packed.packed_bytes(*w) / num_groups;
+    for (std::size_t group = 0; group < num_groups; group += kGroupsATask) {
+      const Range groups{group, std::min(group + kGroupsATask, num_groups)};
+      plan.tasks.push_back({w, groups, plan.num_bytes, groups.count() * group_bytes});
+      plan.num_bytes += plan.tasks.back().num_bytes;
     }
-    const std::uintptr_t first_page = round_up(begin, page_bytes);
-    const std::uintptr_t end_page = end / page_bytes * page_bytes;
-    if (first_page < end_page) ::madvise(reinterpret_cast<void*>(first_page), end_page - first_page, MADV_DONTNEED);
   }
+  return plan;
+}
+
+void set_packed(const Plan& plan, const std::byte* memory) {
+  for (const Task& task : plan.tasks) {
+    if (task.groups.begin == 0) task.weight->packed = memory + task.begin;
+  }
+}
+
+// Packs all tasks, in order: a batch into buffer(byte, size), which done(...) then takes.
+Status pack_all(const Plan& plan, const ModelWeights& weights, const Ops& ops, const PackOptions& options,
+                FunctionRef<std::byte*(std::uint64_t begin)> buffer, FunctionRef<Status(std::span<std::byte>)> done) {
+  for (std::size_t first = 0; first < plan.tasks.size();) {
+    const std::uint64_t begin = plan.tasks[first].begin;
+    std::size_t last = first;
+    std::uint64_t num_bytes = 0;
+    for (; last < plan.tasks.size() && (last == first || num_bytes + plan.tasks[last].num_bytes <= kBatchBytes); ++last)
+      num_bytes += plan.tasks[last].num_bytes;
+    std::byte* out = buffer(begin);
+    ops.pool().for_each(last - first, [&](std::size_t i) {
+      const Task& task = plan.tasks[first + i];
+      ops.table().packed->pack(out + (task.begin - begin), *task.weight, task.groups);
+    });
+    QN_RETURN_IF_ERROR(done({out, num_bytes}));
+    // The file's own copies leave our resident set; they come back when they are touched.
+    for (const MappedFile& file : weights_files(weights)) file.advise(AccessPattern::kDoneForNow);
+    first = last;
+    if (options.progress && !options.progress(begin + num_bytes, plan.num_bytes)) {
+      return error("stopped while packing weights");
+    }
+  }
+  return success();
+}
+
+Status pack_in_memory(const Plan& plan, ModelWeights& weights, const Ops& ops, const PackOptions& options) {
+  auto* memory = weights.owned.allocate(plan.num_bytes + kHugePageBytes);
+  memory +=
+    round_up(reinterpret_cast<std::uintptr_t>(memory), kHugePageBytes) - reinterpret_cast<std::uintptr_t>(memory);
+  ::madvise(memory, plan.num_bytes, MADV_HUGEPAGE);  // fewer misses of the address translation; advice, which may fail
+  QN_RETURN_IF_ERROR(pack_all(
+    plan, weights, ops, options, [&](std::uint64_t begin) { return memory + begin; },
+    [](std::span<std::byte>) { return success(); }));
+  set_packed(plan, memory);
+  return success();
+}
+
+// ---- The cache ----
+
+// What the packed weights are computed from: the table's layout, every matrix's type and shape, and some bytes of it.
+std::uint64_t source_tag(const Plan& plan, std::string_view table, std::span<const MappedFile> files) {
+  std::string text = fmt::format("{} {}", table, kPackedLayoutVersion);
+  for (const MappedFile& file : files) {
+    std::error_code ignored;
+    text += fmt::format(" {} {}", file.bytes().size(),
+                        std::filesystem::last_write_time(file.path(), ignored).time_since_epoch().count());
+  }
+  for (const Weight* w : plan.matrices) text += fmt::format(" {} {}x{}", dtype_info(w->type).name, w->rows, w->cols);
+  std::uint64_t tag = hash_bytes(std::as_bytes(std::span(text)));
+  constexpr std::size_t kSamples = 256, kSampleBytes = 256;
+  const std::size_t step = ceil_div(plan.matrices.size(), kSamples);
+  for (std::size_t i = 0; i < plan.matrices.size(); i += step) {
+    const Weight& w = *plan.matrices[i];
+    tag = hash_bytes({w.row(w.rows / 2), std::min(w.row_bytes, kSampleBytes)}, tag);
+  }
+  return tag;
+}
+
+std::filesystem::path cache_path(const PackOptions& options, std::string_view table,
+                                 std::span<const MappedFile> files) {
+  std::error_code ignored;
+  const std::filesystem::path source = std::filesystem::weakly_canonical(files.front().path(), ignored);
+  const std::string name = source.string();
+  const std::uint64_t hash = hash_bytes(std::as_bytes(std::span(name)));
+  return options.cache_folder / fmt::format("{}-{:016x}.{}", source.stem().string(), hash, table);
+}
+
+// What writers that were killed left beside `path`.
+void remove_stale_temporaries(const std::filesystem::path& path) {
+  const std::string prefix = path.filename().string() + ".tmp-";
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    pid_t pid = 0;
+    if (!name.starts_with(prefix)) continue;
+    const char* end = name.data() + name.size();
+    if (std::from_chars(name.data() + prefix.size(), end, pid).ptr != end || pid <= 0) continue;
+    if (::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
+Status write_cache(const Plan& plan, const std::filesystem::path& path, std::uint64_t tag, const ModelWeights& weights,
+                   const Ops& ops, const PackOptions& options) {
+  std::error_code failure;
+  std::filesystem::create_directories(path.parent_path(), failure);
+  if (failure) return error("{}: cannot create the folder: {}", path.parent_path().string(), failure.message());
+  remove_stale_temporaries(path);
+  QN_RETURN_IF_ERROR(expect_free_space(path, 2 * plan.num_bytes));  // never the disk's last half
+  QN_TRY(CheckedFileWriter writer, CheckedFileWriter::create(path, tag, plan.num_bytes));
+  if (options.note) options.note(fmt::format("packing the weights for this CPU into {}, once", path.string()));
+  std::vector<std::byte> batch(kBatchBytes);
+  QN_RETURN_IF_ERROR(pack_all(
+    plan, weights, ops, options, [&](std::uint64_t) { return batch.data(); },
+    [&](std::span<std::byte> bytes) { return writer.append(bytes); }));
+  return writer.commit();
+}
+
+Status open_cache(const Plan& plan, const std::filesystem::path& path, std::uint64_t tag, ModelWeights& weights,
+                  const Ops& ops) {
+  // More than memory holds is not read through: it comes in as it is used.
+  const auto check =
+    plan.num_bytes <= available_memory_bytes() ? CheckedFile::Check::kWhole : CheckedFile::Check::kFrame;
+  QN_TRY(CheckedFile file, CheckedFile::open(path, tag, plan.num_bytes, check, ops.pool()));
+  weights.packed_file.emplace(std::move(file));
+  set_packed(plan, weights.packed_file->data().data());
+  return success();
 }
 
 }  // namespace
 
-void pack_weights(ModelWeights& weights, const Ops& ops) {
-  const PackedProducts* packed = ops.table().packed;
-  if (packed == nullptr) return;
-  struct Task {
-    const Weight* weight;
-    std::byte* out;
-    Range groups;
+Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& options) {
+  if (ops.table().packed == nullptr) return success();
+  const Plan plan = make_plan(weights, *ops.table().packed);
+  if (plan.num_bytes == 0) return success();
+  const auto note = [&](const std::string& text) {
+    if (options.note) options.note(text);
   };
-  std::vector<Weight*> matrices = multiplied_matrices(weights);
-  std::erase_if(matrices, [&](const Weight* w) { return !packed->packs(*w); });
-  std::size_t num_bytes = 0;
-  for (const Weight* w : matrices) num_bytes += round_up(packed->packed_bytes(*w), kLineBytes);
-  if (num_bytes == 0 || num_bytes + num_bytes / 16 > available_memory_bytes()) return;
-
-  auto* memory = weights.owned.allocate(num_bytes + kHugePageBytes);
-  memory +=
-      round_up(reinterpret_cast<std::uintptr_t>(memory), kHugePageBytes) - reinterpret_cast<std::uintptr_t>(memory);
-  ::madvise(memory, num_bytes, MADV_HUGEPAGE);  // fewer misses of the address translation; advice, which may fail
-  std::vector<Task> tasks;
-  std::vector<std::span<const std::byte>> file_ranges;
-  for (Weight* w : matrices) {
-    const std::size_t num_groups = ceil_div(w->rows, kPackGrain);
-    for (std::size_t group = 0; group < num_groups; group += kGroupsATask) {
-      tasks.push_back({w, memory, {group, std::min(group + kGroupsATask, num_groups)}});
+  const std::span<const MappedFile> files = weights_files(weights);
+  if (!options.cache_folder.empty() && plan.num_bytes >= kSmallestCache && !files.empty()) {
+    const std::filesystem::path path = cache_path(options, ops.table().name, files);
+    const std::uint64_t tag = source_tag(plan, ops.table().name, files);
+    std::error_code ignored;
+    if (std::filesystem::exists(path, ignored)) {
+      const Status opened = open_cache(plan, path, tag, weights, ops);
+      if (opened.ok()) return success();
+      note(opened.message());
     }
-    file_ranges.emplace_back(w->data, w->bytes());
-    w->packed = memory;
-    memory += round_up(packed->packed_bytes(*w), kLineBytes);
+    const Status written = write_cache(plan, path, tag, weights, ops, options);
+    if (written.ok()) return open_cache(plan, path, tag, weights, ops);
+    if (options.progress && !options.progress(0, plan.num_bytes)) return written;
+    note(written.message());
   }
-  ops.pool().for_each(tasks.size(), [&](std::size_t task_idx) {
-    const Task& task = tasks[task_idx];
-    packed->pack(task.out, *task.weight, task.groups);
-  });
-  drop_pages(std::move(file_ranges));
+  if (plan.num_bytes + plan.num_bytes / 16 > available_memory_bytes()) {
+    note("no room for packed weights: computing from the file's own, which is slower");
+    return success();
+  }
+  return pack_in_memory(plan, weights, ops, options);
 }
 
 }  // namespace qnext

@@ -2,9 +2,15 @@
 
 namespace qnext {
 
-Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path, const Ops* ops) {
+Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path) {
   QN_TRY(ModelWeights weights, load_weights(path));
-  if (ops != nullptr) pack_weights(weights, *ops);
+  return std::make_unique<const Qwen3Next>(std::move(weights));
+}
+
+Result<std::unique_ptr<const Qwen3Next>> Qwen3Next::load(const std::string& path, const Ops& ops,
+                                                         const PackOptions& options) {
+  QN_TRY(ModelWeights weights, load_weights(path));
+  QN_RETURN_IF_ERROR(pack_weights(weights, ops, options));
   return std::make_unique<const Qwen3Next>(std::move(weights));
 }
 

@@ -36,4 +36,10 @@ Result<ModelWeights> load_weights(const std::string& path) {
   return load_safetensors_weights(std::move(config), std::move(safetensors));
 }
 
+std::span<const MappedFile> weights_files(const ModelWeights& weights) {
+  if (const auto* gguf = std::get_if<Gguf>(&weights.file)) return gguf->files();
+  if (const auto* safetensors = std::get_if<Safetensors>(&weights.file)) return safetensors->files();
+  return {};
+}
+
 }  // namespace qnext

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/result.h"
-#include "kernels/ops.h"
 #include "model/config.h"
+#include "tensor/checked_file.h"
 #include "tensor/gguf.h"
 #include "tensor/safetensors.h"
 #include "tensor/weight.h"
@@ -84,6 +84,7 @@ struct ModelWeights {
   std::optional<MtpWeights> mtp;
 
   std::variant<std::monostate, Safetensors, Gguf> file;  // keeps the mapping alive
+  std::optional<CheckedFile> packed_file;                // likewise; see pack_weights.h
   OwnedBytes owned;
   std::size_t parameter_bytes = 0;  // of all matrices, for reports
 };
@@ -96,10 +97,8 @@ Status check_model_path(const std::string& path);
 // mis-shaped one is an error that names it, what was expected and what was found.
 Result<ModelWeights> load_weights(const std::string& path);
 
-// Packs the matrices that the table takes (PackedProducts), with all of the pool's threads, and gives the memory of the
-// file's own copies back. Leaves everything as it is, and computes from the file, when the table packs nothing or memory
-// is short. Costs about the time of reading the file once; takes as much memory as the matrices have in the file.
-void pack_weights(ModelWeights& weights, const Ops& ops);
+// The mapped files of the checkpoint; none for one that was made in memory.
+std::span<const MappedFile> weights_files(const ModelWeights& weights);
 
 // The two layouts (weights_safetensors.cc, weights_gguf.cc).
 Result<ModelWeights> load_safetensors_weights(ModelConfig config, Safetensors file);

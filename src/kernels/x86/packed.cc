@@ -124,10 +124,7 @@ inline __m512 subtract_min(__m512 sum, __m512 min, const ActivationBlock& x) {
 
 // ---- One token ----
 
-#ifndef PFD
-#define PFD 8192
-#endif
-inline constexpr std::size_t kPrefetchBytes = PFD;
+inline constexpr std::size_t kPrefetchBytes = 8192;  // of weights ahead; 4 KB does as well, 32 KB worse
 
 // Four chains of integer sums, so that none waits for its own last addition.
 inline __m512 add_run(__m512 sum, const Pairs& pairs, const PackedQ4K& block, const BlockScales& shared,
@@ -337,7 +334,7 @@ std::size_t packed_bytes(const Weight& w) {
 void pack(std::byte* out, const Weight& w, Range groups) {
   const std::size_t num_blocks = w.cols / kSuperBlock;
   for (std::size_t group_idx = groups.begin; group_idx < groups.end; ++group_idx) {
-    std::byte* group = out + group_idx * num_blocks * block_bytes(w);
+    std::byte* group = out + (group_idx - groups.begin) * num_blocks * block_bytes(w);
     if (w.type == DType::kQ4_K) {
       pack_group(reinterpret_cast<PackedQ4K*>(group), w, group_idx);
     } else {
