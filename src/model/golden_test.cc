@@ -134,7 +134,8 @@ TEST_P(GoldenTest, LogitsHiddenRoutersAndCaches) {
   const std::vector<TokenId> prompt = golden.tokens("input_ids");
   for (const KernelTable& table : available_tables()) {
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
+    const auto model = load_for(table, model_path_);
+    Runner runner(*model, table);
     SequenceMemory memory(cfg, prompt.size());
     const Probe probe = [&](std::string_view name, std::size_t layer_idx, View<const float> values) {
       const std::span<const float> actual(values.data(), values.num_elements());
@@ -178,7 +179,8 @@ TEST_P(GoldenContinuationTest, GreedyTokens) {
   const std::vector<TokenId> greedy = golden.tokens("greedy");
   for (const KernelTable& table : available_tables()) {
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
+    const auto model = load_for(table, model_path_);
+    Runner runner(*model, table);
     SequenceMemory memory(model_->config(), prompt.size() + greedy.size());
     std::vector<float> last = runner.logits(memory, prompt, prompt.size());
     last.erase(last.begin(), last.end() - static_cast<std::ptrdiff_t>(V));
@@ -205,7 +207,8 @@ TEST_P(GoldenMtpTest, HiddenAndLogits) {
   const std::size_t T = prompt.size() - 1;
   for (const KernelTable& table : available_tables()) {
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
+    const auto model = load_for(table, model_path_);
+    Runner runner(*model, table);
     SequenceMemory memory(cfg, prompt.size());
     (void)runner.logits(memory, prompt, prompt.size());
     const std::vector<float> trunk = runner.hidden();
@@ -220,8 +223,8 @@ TEST_P(GoldenMtpTest, HiddenAndLogits) {
         const Batch batch{.token_ids = std::span(prompt).subspan(begin + 1, num_rows), .spans = {&span, 1}};
         const Arena::Scope scope(runner.arena());
         const View<const float> h(trunk.data() + begin * cfg.D, {num_rows, cfg.D});
-        const View<float> y = model_->forward_mtp(runner.ops(), runner.arena(), batch, h, memory.caches());
-        const View<float> row_logits = model_->logits(runner.ops(), runner.arena(), y);
+        const View<float> y = model->forward_mtp(runner.ops(), runner.arena(), batch, h, memory.caches());
+        const View<float> row_logits = model->logits(runner.ops(), runner.arena(), y);
         hidden.insert(hidden.end(), y.data(), y.data() + y.num_elements());
         logits.insert(logits.end(), row_logits.data(), row_logits.data() + row_logits.num_elements());
       }

@@ -5,7 +5,10 @@
 namespace qnext::test {
 namespace {
 
-constexpr double kMaxRelativeDifference = 1e-5;  // of the largest logit
+// Of the largest logit. What differs between chunkings in f32's last bits may round the other way to 16-bit codes.
+double max_relative_difference(const KernelTable& table) {
+  return table.packed == nullptr ? 1e-5 : 1e-3;
+}
 
 // ref is slow, and no part of it looks at a model's size: it runs the smallest models only.
 bool worth_running(const KernelTable& table, const ModelConfig& cfg) {
@@ -23,10 +26,10 @@ class InvarianceTest : public testing::TestWithParam<std::string> {
     }
   }
 
-  double tolerance(std::span<const float> logits) const {
+  static double tolerance(const KernelTable& table, std::span<const float> logits) {
     double largest = 0;
     for (float value : logits) largest = std::max(largest, std::abs(static_cast<double>(value)));
-    return kMaxRelativeDifference * largest;
+    return max_relative_difference(table) * largest;
   }
 
   // 16 greedy tokens after what `memory` holds.
@@ -50,7 +53,8 @@ TEST_P(InvarianceTest, AnyChunking) {
   for (const KernelTable& table : available_tables()) {
     if (!worth_running(table, model_->config())) continue;
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
+    const auto model = load_for(table, data_path("golden/" + GetParam()));
+    Runner runner(*model, table);
     SequenceMemory whole(model_->config(), 200);
     const std::vector<float> expected = runner.logits(whole, prompt_, prompt_.size());
     const std::vector<TokenId> expected_tokens = continuation(runner, whole, expected);
@@ -58,7 +62,7 @@ TEST_P(InvarianceTest, AnyChunking) {
       SCOPED_TRACE(chunk_tokens);
       SequenceMemory memory(model_->config(), 200);
       const std::vector<float> actual = runner.logits(memory, prompt_, chunk_tokens);
-      EXPECT_TRUE(is_close(actual, expected, tolerance(expected)));
+      EXPECT_TRUE(is_close(actual, expected, tolerance(table, expected)));
       EXPECT_EQ(continuation(runner, memory, actual), expected_tokens);
     }
   }
@@ -68,11 +72,12 @@ TEST_P(InvarianceTest, AnyNumberOfThreadsBitForBit) {
   for (const KernelTable& table : available_tables()) {
     if (!worth_running(table, model_->config())) continue;
     SCOPED_TRACE(table.name);
-    Runner one(*model_, table, 1);
+    const auto model = load_for(table, data_path("golden/" + GetParam()));
+    Runner one(*model, table, 1);
     SequenceMemory memory_of_one(model_->config(), 200);
     const std::vector<float> expected = one.logits(memory_of_one, prompt_, 70);
     for (std::size_t num_threads : {2u, 3u, 8u}) {
-      Runner many(*model_, table, num_threads);
+      Runner many(*model, table, num_threads);
       SequenceMemory memory(model_->config(), 200);
       EXPECT_EQ(many.logits(memory, prompt_, 70), expected) << num_threads << " threads";
     }
@@ -161,8 +166,9 @@ TEST_P(InvarianceTest, BatchOfEightBitForBit) {
   for (const KernelTable& table : available_tables()) {
     if (!worth_running(table, model_->config())) continue;
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
-    const std::vector<std::vector<float>> together = run_together(*model_, runner, prompts);
+    const auto model = load_for(table, data_path("golden/" + GetParam()));
+    Runner runner(*model, table);
+    const std::vector<std::vector<float>> together = run_together(*model, runner, prompts);
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       SequenceMemory memory(model_->config(), 200);
       std::vector<float> alone;
@@ -183,7 +189,8 @@ TEST_P(InvarianceTest, DraftWindowRollsBackBitForBit) {
   for (const KernelTable& table : available_tables()) {
     if (!worth_running(table, model_->config())) continue;
     SCOPED_TRACE(table.name);
-    Runner runner(*model_, table);
+    const auto model = load_for(table, data_path("golden/" + GetParam()));
+    Runner runner(*model, table);
     SequenceMemory plain(cfg, 200);
     (void)runner.logits(plain, std::span(prompt_).first(100), 100);
     const std::vector<float> expected = runner.logits(plain, std::span(prompt_).subspan(100, 10), 1);
@@ -196,7 +203,7 @@ TEST_P(InvarianceTest, DraftWindowRollsBackBitForBit) {
     span.window_slots = window;
     {
       const Arena::Scope scope(runner.arena());
-      (void)model_->forward(runner.ops(), runner.arena(), {.token_ids = draft, .spans = {&span, 1}}, drafted.caches());
+      (void)model->forward(runner.ops(), runner.arena(), {.token_ids = draft, .spans = {&span, 1}}, drafted.caches());
     }
     const StateStore& states = drafted.caches().state;
     for (std::size_t i = 0; i < states.num_delta_layers; ++i) states.copy_layer(StateSlotId{0}, StateSlotId{2}, i);

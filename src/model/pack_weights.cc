@@ -15,7 +15,6 @@ namespace {
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::size_t kGroupsATask = 16;
 constexpr std::size_t kBatchBytes = std::size_t{64} << 20;
-constexpr std::uint64_t kSmallestCache = std::uint64_t{256} << 20;  // less is packed in no time
 
 void add(std::vector<Weight*>& out, DenseWeights& w) {
   out.insert(out.end(), {&w.gate, &w.up, &w.down});
@@ -207,7 +206,7 @@ Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& op
     if (options.note) options.note(text);
   };
   const std::span<const MappedFile> files = weights_files(weights);
-  if (!options.cache_folder.empty() && plan.num_bytes >= kSmallestCache && !files.empty()) {
+  if (!options.cache_folder.empty() && plan.num_bytes >= options.smallest_cache_bytes && !files.empty()) {
     const std::filesystem::path path = cache_path(options, ops.table().name, files);
     const std::uint64_t tag = source_tag(plan, ops.table().name, files);
     std::error_code ignored;
@@ -216,10 +215,11 @@ Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& op
       if (opened.ok()) return success();
       note(opened.message());
     }
-    const Status written = write_cache(plan, path, tag, weights, ops, options);
-    if (written.ok()) return open_cache(plan, path, tag, weights, ops);
-    if (options.progress && !options.progress(0, plan.num_bytes)) return written;
-    note(written.message());
+    Status made = write_cache(plan, path, tag, weights, ops, options);
+    if (made.ok()) made = open_cache(plan, path, tag, weights, ops);  // unless somebody removed it meanwhile
+    if (made.ok()) return success();
+    if (options.progress && !options.progress(0, plan.num_bytes)) return made;
+    note(made.message());
   }
   if (plan.num_bytes + plan.num_bytes / 16 > available_memory_bytes()) {
     note("no room for packed weights: computing from the file's own, which is slower");

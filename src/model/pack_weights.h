@@ -15,18 +15,19 @@ namespace qnext {
 
 struct PackOptions {
   std::filesystem::path cache_folder;                // empty: no cache
+  std::uint64_t smallest_cache_bytes = std::uint64_t{256} << 20;  // less is packed in no time
   std::function<void(const std::string& line)> note;  // told what a user should know; may be null
   std::function<bool(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;  // false stops; may be null
 };
 
-// Packs the matrices that the table takes, with all of the pool's threads. Packed weights of 256 MiB or more are kept
+// Packs the matrices that the table takes, with all of the pool's threads. Packed weights are kept
 // in the cache and mapped from there: made once, then ready as fast as they are read; processes share their memory, and
 // they may exceed it. Where the cache cannot be written (a note says why), they are packed in memory, if they fit, and
 // else the table computes from the file. Nothing happens when the table packs nothing.
 //
 // Cost    the first time, reading the file and writing as much; then reading the cache, to check it.
 // Memory  the packed weights, mapped or not; the file's own copies leave the resident set.
-// Errors  stopped by `progress`; a cache that cannot be mapped right after it was written.
+// Errors  stopped by `progress`.
 Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& options);
 
 }  // namespace qnext

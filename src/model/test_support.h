@@ -62,6 +62,14 @@ class SequenceMemory {
   std::vector<float> state_;
 };
 
+// The model at `path`, with its weights packed where the table packs them.
+inline std::unique_ptr<const Qwen3Next> load_for(const KernelTable& table, const std::string& path) {
+  ThreadPool pool(2);
+  auto model = Qwen3Next::load(path, Ops(table, pool), {});
+  QN_CHECK(model.ok(), "{}", model.message());
+  return std::move(model).value();
+}
+
 // A model with a kernel table and threads to run it.
 class Runner {
  public:

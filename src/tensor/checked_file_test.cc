@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 constexpr std::size_t kNumBytes = (std::size_t{33} << 20) + 5;  // three pieces
 constexpr std::uint64_t kTag = 77;
 
-class CheckedFileTest : public testing::Test {
+class CheckedFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::mt19937_64 random(1);

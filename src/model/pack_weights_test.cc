@@ -1,0 +1,174 @@
+#include "model/pack_weights.h"
+
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "model/test_support.h"
+#include "tensor/file_test_util.h"
+
+namespace qnext::test {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+namespace fs = std::filesystem;
+
+class PackWeights : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (const KernelTable& table : available_tables()) {
+      if (table.packed != nullptr) table_ = &table;
+    }
+    if (table_ == nullptr) GTEST_SKIP() << "no table of this CPU packs weights";
+    options_.cache_folder = cache_;
+    options_.smallest_cache_bytes = 1;
+    options_.note = [this](const std::string& line) { notes_.push_back(line); };
+    fs::copy_file(data_path("golden/next-gguf/next-Q4_K_M.gguf"), model_path_);
+    ops_.emplace(*table_, pool_);
+  }
+
+  // The weights packed, and the logits of a model that has them.
+  Result<std::vector<float>> logits() {
+    notes_.clear();
+    QN_TRY(ModelWeights weights, load_weights(model_path_));
+    QN_RETURN_IF_ERROR(pack_weights(weights, *ops_, options_));
+    const Qwen3Next model(std::move(weights));
+    Runner runner(model, *table_);
+    SequenceMemory memory(model.config(), 16);
+    return runner.logits(memory, std::vector<TokenId>{5, 6, 7, 8, 9}, 5);
+  }
+
+  std::vector<fs::path> cache_files() const {
+    std::vector<fs::path> out;
+    if (!fs::exists(cache_)) return out;
+    for (const auto& entry : fs::directory_iterator(cache_)) out.push_back(entry.path());
+    return out;
+  }
+
+  const KernelTable* table_ = nullptr;
+  ThreadPool pool_{2};
+  std::optional<Ops> ops_;
+  testing::TempFolder folder_;
+  std::string model_path_ = (folder_.path() / "m.gguf").string();
+  fs::path cache_ = folder_.path() / "a" / "cache";
+  PackOptions options_;
+  std::vector<std::string> notes_;
+};
+
+TEST_F(PackWeights, CacheAndMemoryHoldTheSame) {
+  const auto built = logits();
+  ASSERT_TRUE(built.ok()) << built.message();
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("packing the weights for this CPU into ")));
+  ASSERT_EQ(cache_files().size(), 1u);
+  const auto written = fs::last_write_time(cache_files()[0]);
+  EXPECT_EQ(*logits(), *built);
+  EXPECT_THAT(notes_, IsEmpty());
+  EXPECT_EQ(fs::last_write_time(cache_files()[0]), written) << "made once";
+  options_.cache_folder.clear();
+  EXPECT_EQ(*logits(), *built);
+  options_.cache_folder = cache_;
+  options_.smallest_cache_bytes = std::uint64_t{1} << 40;
+  fs::remove_all(cache_);
+  EXPECT_EQ(*logits(), *built);
+  EXPECT_FALSE(fs::exists(cache_)) << "too little to keep";
+}
+
+TEST_F(PackWeights, AChangedModelOrADamagedCacheIsPackedAgain) {
+  const std::vector<float> first = *logits();
+  ASSERT_EQ(cache_files().size(), 1u);
+  const fs::path path = cache_files()[0];
+  fs::last_write_time(model_path_, fs::last_write_time(model_path_) + std::chrono::seconds(2));
+  EXPECT_EQ(*logits(), first);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("made from something else"), HasSubstr("packing")));
+  for (const std::size_t keep : {fs::file_size(path) - 1, std::size_t{5000}, std::size_t{0}}) {
+    fs::resize_file(path, keep);
+    EXPECT_EQ(*logits(), first);
+    EXPECT_EQ(notes_.size(), 2u) << keep;
+  }
+  fs::remove(path);
+  fs::create_directory(path);  // cannot be replaced by a file
+  EXPECT_EQ(*logits(), first);
+  EXPECT_THAT(notes_.back(), HasSubstr("rename"));
+  EXPECT_EQ(cache_files().size(), 1u) << "no temporary file is left";
+}
+
+TEST_F(PackWeights, WithoutAPlaceForTheCacheItPacksInMemory) {
+  const std::vector<float> expected = *logits();
+  options_.cache_folder = "/proc/nowhere";
+  EXPECT_EQ(*logits(), expected);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("/proc/nowhere: cannot create the folder")));
+  folder_.write("file", "x");
+  options_.cache_folder = folder_.path() / "file";
+  EXPECT_EQ(*logits(), expected);
+  EXPECT_EQ(notes_.size(), 1u);
+}
+
+TEST_F(PackWeights, StopsWhenToldAndLeavesNothing) {
+  options_.progress = [](std::uint64_t, std::uint64_t) { return false; };
+  const auto stopped = logits();
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_THAT(stopped.message(), HasSubstr("stopped"));
+  EXPECT_THAT(cache_files(), IsEmpty());
+}
+
+TEST_F(PackWeights, ClearsAwayWhatKilledWritersLeft) {
+  ASSERT_TRUE(logits().ok());
+  const fs::path path = cache_files()[0];
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);  // a process number that nobody has now
+  const std::string stale = path.string() + ".tmp-" + std::to_string(child);
+  const std::string alive = path.string() + ".tmp-" + std::to_string(::getppid());
+  for (const std::string& name : {stale, alive, path.string() + ".tmp-x"}) std::ofstream(name) << "part";
+  fs::remove(path);
+  ASSERT_TRUE(logits().ok());
+  EXPECT_FALSE(fs::exists(stale));
+  EXPECT_TRUE(fs::exists(alive));
+  EXPECT_TRUE(fs::exists(path.string() + ".tmp-x"));
+}
+
+TEST_F(PackWeights, ManyProcessesAtOnceAgree) {
+  const std::vector<float> expected = *logits();
+  fs::remove_all(cache_);
+  std::vector<pid_t> children;
+  for (int i = 0; i < 6; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      // The parent's pool has no threads here; a table of one's own has.
+      ThreadPool pool(1);
+      const Ops ops(*table_, pool);
+      bool same = true;
+      for (int round = 0; round < 4 && same; ++round) {
+        auto model = Qwen3Next::load(model_path_, ops, options_);
+        same = model.ok();
+        if (!same) break;
+        Runner runner(**model, *table_, 1);
+        SequenceMemory memory((*model)->config(), 16);
+        same = runner.logits(memory, std::vector<TokenId>{5, 6, 7, 8, 9}, 5) == expected;
+        std::error_code ignored;  // others fill the folder meanwhile
+        if (round == 1) fs::remove_all(cache_, ignored);
+      }
+      ::_exit(same ? 0 : 1);
+    }
+    children.push_back(child);
+  }
+  for (const pid_t child : children) {
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+}
+
+TEST_F(PackWeights, TablesThatPackNothingLeaveWeightsAlone) {
+  const Ops ops(available_tables()[0], pool_);
+  ModelWeights weights = std::move(load_weights(model_path_)).value();
+  ASSERT_TRUE(pack_weights(weights, ops, options_).ok());
+  EXPECT_EQ(weights.head.packed, nullptr);
+  EXPECT_THAT(cache_files(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace qnext::test
