@@ -81,9 +81,9 @@ std::string report_text(const BenchRun& run) {
                                 run.options.model, bytes_text(run.model.weights().parameter_bytes), cpu_name(),
                                 run.machine.pool->num_threads(), run.machine.table->name,
                                 dtype_info(config.kv_type).name, config.chunk_tokens, config.num_repetitions);
-  const auto roof = [](const Roofs& roofs) {
-    return fmt::format("{:.1f} GB/s read, {:.0f} Gop/s f32 matmul", roofs.read_bytes_per_s / 1e9,
-                       roofs.matmul_ops_per_s / 1e9);
+  const auto roof = [&](const Roofs& roofs) {
+    return fmt::format("{:.1f} GB/s read, {:.0f} Gop/s {}", roofs.read_bytes_per_s / 1e9, roofs.matmul_ops_per_s / 1e9,
+                       run.machine.table->packed != nullptr ? "16-bit multiply-adds" : "f32 matmul");
   };
   out += fmt::format("roof: {} before, {} after\n\n", roof(run.report.before), roof(run.report.after));
   out +=
@@ -155,9 +155,11 @@ void add_bench_command(CLI::App& root, Action& action) {
   command.footer(
       "Bytes and operations are counted from the model's shapes: each matrix once a step, of the experts those that\n"
       "are chosen; K/V and states as they are read and written. The bandwidth is that of streaming reads by all\n"
-      "threads; the matmul peak is this instruction set's own f32 matmul on data in cache. Depth is filled with "
-      "random\n"
-      "K/V and states, not prefilled. The same options print the same output hash, whatever the speed.\n\n"
+      "threads; the matmul peak is this instruction set's own f32 matmul on data in cache, or, where it packs "
+      "weights,\n"
+      "the 16-bit multiply-adds of its products on registers. Depth is filled with random K/V and states, not "
+      "prefilled.\n"
+      " The same options print the same output hash, whatever the speed.\n\n"
       "Examples:\n"
       "  qnext bench model.gguf\n"
       "  qnext bench model.gguf --prompt 512,4096 --gen 128 --depth 0,4096 --json\n"

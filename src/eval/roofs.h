@@ -12,7 +12,9 @@ namespace qnext {
 
 struct Roofs {
   double read_bytes_per_s = 0;  // all threads streaming one buffer, far larger than any cache, from memory
-  double matmul_ops_per_s = 0;  // all threads in the table's own f32 matmul, on data that stays in each core's cache
+  // All threads in the table's own f32 matmul, on data that stays in each core's cache; where the table packs weights,
+  // in the integer multiply-adds of its products, on registers.
+  double matmul_ops_per_s = 0;
   std::size_t read_buffer_bytes = 0;
 };
 

@@ -173,9 +173,9 @@ using Attend = void (*)(View<float> out, View<const float> q, const KvPages& kv,
 
 // 32 activations of a token: x[c] ~ scale * codes[c]. A block that holds a NaN or an infinity has scale NaN.
 struct ActivationBlock {
-  std::int16_t codes[32];       // largest magnitude 32767; rounded to nearest even
-  float scale;                  // largest |x| / 32767, rounded
-  float sum;                    // scale * sum of codes
+  std::int16_t codes[32];        // largest magnitude 32767; rounded to nearest even
+  float scale;                   // largest |x| / 32767, rounded
+  float sum;                     // scale * sum of codes
   std::int32_t minus_32_sum[2];  // -32 * sum of codes [0, 16), [16, 32): for codes that are stored with 32 added
 };
 inline constexpr std::size_t kActivationBlock = 32;
@@ -187,6 +187,8 @@ inline constexpr std::size_t kActivationBlock = 32;
 //   matmul         as Matmul of kernels.h, with w.packed; `outputs` begins at a multiple of kPackGrain
 //   expert_rows    out[i, o] = w_e[o] . x_t for each pair i = (t, e), o in `outputs`        out : [T * A, N]
 //   expert_output  as ExpertOutput
+//   peak           runs `rounds` of the multiply-adds that products are made of, on registers alone, and returns the
+//                  operations (two each) that it ran: the roof of a product, for measurements
 // Cost     as matmul: T = 1 streams w.packed once, in order; T large: 2*T*N*K int16 operations.
 // Accuracy |out - ref| <= sum_blocks 2^-16 * max|x| * sum |w| (rounding x) + K * 2^-23 * sum_k |x_k w_k|.
 // Order    blocks of 32 columns: exact integers, scaled and added in turn, in f32; the same for every T.
@@ -200,6 +202,7 @@ struct PackedProducts {
                       std::span<const Weight> experts, Range outputs);
   void (*expert_output)(View<float> out, View<const ActivationBlock> hidden, const Routing& routing,
                         std::span<const Weight> experts, Range outputs);
+  std::size_t (*peak)(std::size_t rounds);
 };
 inline constexpr std::size_t kPackGrain = 16;
 inline constexpr int kPackedLayoutVersion = 1;  // grows whenever a table packs otherwise: caches know theirs

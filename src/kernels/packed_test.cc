@@ -170,8 +170,9 @@ TEST_P(PackedOfType, AgreesWithRef) {
     std::size_t num_tokens, rows, cols;
   };
   const KernelTable& ref = available_tables()[0];
-  for (const Case& c : {Case{1, 1, 256}, Case{1, 16, 2048}, Case{2, 33, 512}, Case{5, 31, 256}, Case{6, 32, 768},
-                        Case{7, 17, 512}, Case{96, 40, 512}, Case{97, 48, 256}, Case{300, 15, 256}, Case{1, 100, 4096}}) {
+  for (const Case& c :
+       {Case{1, 1, 256}, Case{1, 16, 2048}, Case{2, 33, 512}, Case{5, 31, 256}, Case{6, 32, 768}, Case{7, 17, 512},
+        Case{96, 40, 512}, Case{97, 48, 256}, Case{300, 15, 256}, Case{1, 100, 4096}}) {
     for (const KernelTable* table : packing_tables()) {
       SCOPED_TRACE(testing::Message() << table->name << " T " << c.num_tokens << " N " << c.rows << " K " << c.cols);
       const PackedWeight w(*table, GetParam(), c.rows, c.cols, 3);
@@ -186,7 +187,8 @@ TEST_P(PackedOfType, AgreesWithRef) {
         decode_row(row.data(), w.random.weight, o);
         for (std::size_t t = 0; t < c.num_tokens; ++t) {
           double norm = 0;
-          for (std::size_t k = 0; k < c.cols; ++k) norm += std::abs(static_cast<double>(x.values[t * c.cols + k]) * row[k]);
+          for (std::size_t k = 0; k < c.cols; ++k)
+            norm += std::abs(static_cast<double>(x.values[t * c.cols + k]) * row[k]);
           // Codes and minima cancel: terms of a block may be 16 times their sum.
           ASSERT_NEAR(actual[t * c.rows + o], expected[t * c.rows + o], 0x1p-20 * (norm + 1)) << t << ", " << o;
         }

@@ -116,11 +116,11 @@ Status pack_all(const Plan& plan, const ModelWeights& weights, const Ops& ops, c
 Status pack_in_memory(const Plan& plan, ModelWeights& weights, const Ops& ops, const PackOptions& options) {
   auto* memory = weights.owned.allocate(plan.num_bytes + kHugePageBytes);
   memory +=
-    round_up(reinterpret_cast<std::uintptr_t>(memory), kHugePageBytes) - reinterpret_cast<std::uintptr_t>(memory);
+      round_up(reinterpret_cast<std::uintptr_t>(memory), kHugePageBytes) - reinterpret_cast<std::uintptr_t>(memory);
   ::madvise(memory, plan.num_bytes, MADV_HUGEPAGE);  // fewer misses of the address translation; advice, which may fail
   QN_RETURN_IF_ERROR(pack_all(
-    plan, weights, ops, options, [&](std::uint64_t begin) { return memory + begin; },
-    [](std::span<std::byte>) { return success(); }));
+      plan, weights, ops, options, [&](std::uint64_t begin) { return memory + begin; },
+      [](std::span<std::byte>) { return success(); }));
   set_packed(plan, memory);
   return success();
 }
@@ -180,8 +180,8 @@ Status write_cache(const Plan& plan, const std::filesystem::path& path, std::uin
   if (options.note) options.note(fmt::format("packing the weights for this CPU into {}, once", path.string()));
   std::vector<std::byte> batch(kBatchBytes);
   QN_RETURN_IF_ERROR(pack_all(
-    plan, weights, ops, options, [&](std::uint64_t) { return batch.data(); },
-    [&](std::span<std::byte> bytes) { return writer.append(bytes); }));
+      plan, weights, ops, options, [&](std::uint64_t) { return batch.data(); },
+      [&](std::span<std::byte> bytes) { return writer.append(bytes); }));
   return writer.commit();
 }
 
@@ -189,7 +189,7 @@ Status open_cache(const Plan& plan, const std::filesystem::path& path, std::uint
                   const Ops& ops) {
   // More than memory holds is not read through: it comes in as it is used.
   const auto check =
-    plan.num_bytes <= available_memory_bytes() ? CheckedFile::Check::kWhole : CheckedFile::Check::kFrame;
+      plan.num_bytes <= available_memory_bytes() ? CheckedFile::Check::kWhole : CheckedFile::Check::kFrame;
   QN_TRY(CheckedFile file, CheckedFile::open(path, tag, plan.num_bytes, check, ops.pool()));
   weights.packed_file.emplace(std::move(file));
   set_packed(plan, weights.packed_file->data().data());

@@ -34,7 +34,7 @@ class CheckedFileWriter {
 
  private:
   CheckedFileWriter(AtomicFile file, std::vector<std::byte> header, std::uint64_t num_bytes)
-    : file_(std::move(file)), header_(std::move(header)), num_bytes_(num_bytes) {}
+      : file_(std::move(file)), header_(std::move(header)), num_bytes_(num_bytes) {}
 
   AtomicFile file_;
   std::vector<std::byte> header_;

@@ -444,7 +444,21 @@ void expert_output(View<float> out, View<const ActivationBlock> hidden, const Ro
   }
 }
 
-constexpr PackedProducts kProducts = {packs, packed_bytes, pack, quantise, matmul, expert_rows, expert_output};
+std::size_t peak(std::size_t rounds) {
+  constexpr std::size_t kChains = 12;  // more than the additions in flight: none waits for its own last one
+  __m512i sums[kChains] = {};
+  __m512i codes = _mm512_set1_epi16(3);
+  for (std::size_t i = 0; i < rounds; ++i) {
+    asm("" : "+v"(codes));  // another value, for all that the compiler knows
+#pragma GCC unroll 12
+    for (std::size_t c = 0; c < kChains; ++c) sums[c] = _mm512_dpwssd_epi32(sums[c], codes, codes);
+  }
+#pragma GCC unroll 12
+  for (std::size_t c = 0; c < kChains; ++c) asm volatile("" : : "v"(sums[c]));
+  return rounds * kChains * 32 * 2;
+}
+
+constexpr PackedProducts kProducts = {packs, packed_bytes, pack, quantise, matmul, expert_rows, expert_output, peak};
 
 }  // namespace
 }  // namespace qnext
