@@ -23,14 +23,20 @@ TEST(Dispatch, NoTableHasAGap) {
     constexpr std::size_t kNumPointers = (sizeof(KernelTable) - sizeof(std::string_view)) / sizeof(void*);
     void* pointers[kNumPointers];
     std::memcpy(pointers, reinterpret_cast<const std::byte*>(&table) + sizeof(std::string_view), sizeof(pointers));
-    for (std::size_t i = 0; i < kNumPointers; ++i) EXPECT_NE(pointers[i], nullptr) << table.name << " pointer " << i;
+    // The last one is `packed`, which a table may lack.
+    for (std::size_t i = 0; i + 1 < kNumPointers; ++i)
+      EXPECT_NE(pointers[i], nullptr) << table.name << " pointer " << i;
+    if (table.packed == nullptr) continue;
+    void* products[sizeof(PackedProducts) / sizeof(void*)];
+    std::memcpy(products, table.packed, sizeof(products));
+    for (const void* product : products) EXPECT_NE(product, nullptr) << table.name;
   }
 }
 
 TEST(Dispatch, EveryTableHasItsOwnCode) {
-  std::set<Matmul> matmuls;
-  for (const KernelTable& table : available_tables()) matmuls.insert(table.matmul);
-  EXPECT_EQ(matmuls.size(), available_tables().size());
+  std::set<std::pair<Matmul, const PackedProducts*>> products;
+  for (const KernelTable& table : available_tables()) products.insert({table.matmul, table.packed});
+  EXPECT_EQ(products.size(), available_tables().size());
 }
 
 TEST(Dispatch, FindsTablesByName) {
