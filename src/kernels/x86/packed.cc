@@ -20,9 +20,11 @@
 #include "kernels/x86/packed_formats.h"
 
 // gcc 12 takes the undefined operands inside its own intrinsics for ours.
+#ifndef __clang__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 namespace qnext {
 namespace {
@@ -465,7 +467,9 @@ constexpr PackedProducts kProducts = {packs, packed_bytes, pack, quantise, matmu
 }  // namespace
 }  // namespace qnext
 HWY_POP_ATTRIBUTES
+#ifndef __clang__
 #pragma GCC diagnostic pop
+#endif
 
 namespace qnext {
 
