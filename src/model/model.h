@@ -13,8 +13,8 @@
 #include "model/batch.h"
 #include "model/caches.h"
 #include "model/config.h"
-#include "model/rope.h"
 #include "model/pack_weights.h"
+#include "model/rope.h"
 #include "model/weights.h"
 
 namespace qnext {
