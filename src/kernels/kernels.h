@@ -173,10 +173,10 @@ using Attend = void (*)(View<float> out, View<const float> q, const KvPages& kv,
 
 // 32 activations of a token: x[c] ~ scale * codes[c]. A block that holds a NaN or an infinity has scale NaN.
 struct ActivationBlock {
-  std::int16_t codes[32];        // largest magnitude 32767; rounded to nearest even
-  float scale;                   // largest |x| / 32767, rounded
-  float sum;                     // scale * sum of codes
-  std::int32_t minus_32_sum[2];  // -32 * sum of codes [0, 16), [16, 32): for codes that are stored with 32 added
+  std::int16_t codes[32];     // largest magnitude 32767; rounded to nearest even
+  float scale;                // largest |x| / 32767, rounded
+  float sum;                  // scale * sum of codes
+  std::int32_t minus_sum[2];  // -sum of codes [0, 16), [16, 32): for weights whose codes are stored with an offset
 };
 inline constexpr std::size_t kActivationBlock = 32;
 

@@ -116,8 +116,8 @@ TEST_F(Packed, ActivationsAreRoundedToTheNearestOf65535Steps) {
         ASSERT_LE(std::abs(block.codes[c]), 32767);
         sums[c / 16] += block.codes[c];
       }
-      EXPECT_EQ(block.minus_32_sum[0], -32 * sums[0]);
-      EXPECT_EQ(block.minus_32_sum[1], -32 * sums[1]);
+      EXPECT_EQ(block.minus_sum[0], -sums[0]);
+      EXPECT_EQ(block.minus_sum[1], -sums[1]);
       EXPECT_EQ(block.sum, block.scale * static_cast<float>(sums[0] + sums[1]));
     }
   }
@@ -161,7 +161,9 @@ class PackedOfType : public testing::TestWithParam<DType> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Packed, PackedOfType, testing::Values(DType::kQ4_K, DType::kQ6_K),
+INSTANTIATE_TEST_SUITE_P(Packed, PackedOfType,
+                         testing::Values(DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0, DType::kQ4_0,
+                                         DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4),
                          [](const auto& info) { return std::string(dtype_info(info.param).name); });
 
 // Integers are exact: what differs from ref's product of the rounded activations is f32 scaling and adding.
@@ -245,6 +247,35 @@ TEST_P(PackedOfType, NaNsReachTheirTokenOnly) {
     const Rounded x(*table, values, kCols);
     const std::vector<float> out = run(*table, x, w.weight, {0, kNumTokens}, {0, kRows});
     for (std::size_t i = 0; i < out.size(); ++i) EXPECT_EQ(std::isnan(out[i]), i / kRows == 4) << i;
+  }
+}
+
+// Powers of two at the ends of E8M0's range, where f32 has subnormals, infinities and NaNs.
+TEST_F(Packed, Mxfp4ScalesReachBothEnds) {
+  constexpr std::size_t kCols = 256;
+  for (const KernelTable* table : packing_tables()) {
+    for (const std::uint8_t exponent : {0, 1, 2, 127, 250, 255}) {
+      RandomWeight random(DType::kMXFP4, kPackGrain, kCols, 15);
+      for (std::size_t at = 0; at < random.bytes.size(); at += sizeof(BlockMXFP4)) {
+        random.bytes[at] = static_cast<std::byte>(exponent);
+      }
+      Guarded memory(table->packed->packed_bytes(random.weight));
+      table->packed->pack(memory.data(), random.weight, {0, 1});
+      Weight w = random.weight;
+      w.packed = memory.data();
+      std::vector<float> x(kCols);
+      x[3] = 1;  // one column: the sum is its weight
+      const std::vector<float> out = run(*table, Rounded(*table, x, kCols), w, {0, 1}, {0, kPackGrain});
+      std::vector<float> row(kCols);
+      for (std::size_t o = 0; o < kPackGrain; ++o) {
+        decode_row(row.data(), random.weight, o);
+        if (exponent == 255) {
+          EXPECT_TRUE(std::isnan(out[o]));
+        } else {
+          EXPECT_NEAR(out[o], row[3], std::abs(row[3]) * 1e-4 + 1e-42) << int{exponent};
+        }
+      }
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <map>
 
 #include "base/cpu.h"
 
@@ -64,12 +65,16 @@ struct Plan {
   std::vector<Weight*> matrices;
   std::vector<Task> tasks;
   std::uint64_t num_bytes = 0;
+  std::map<DType, std::uint64_t> unpacked_bytes;  // of the types that the table does not pack
 };
 
 Plan make_plan(ModelWeights& weights, const PackedProducts& packed) {
   Plan plan;
   for (Weight* w : multiplied_matrices(weights)) {
-    if (!packed.packs(*w)) continue;
+    if (!packed.packs(*w)) {
+      plan.unpacked_bytes[w->type] += w->rows * w->row_bytes;
+      continue;
+    }
     plan.matrices.push_back(w);
     const std::size_t num_groups = ceil_div(w->rows, kPackGrain);
     const std::uint64_t group_bytes = packed.packed_bytes(*w) / num_groups;
@@ -80,6 +85,17 @@ Plan make_plan(ModelWeights& weights, const PackedProducts& packed) {
     }
   }
   return plan;
+}
+
+// "1.2 GiB of bf16, 0.3 GiB of q2_k", of as much as a user would feel; or nothing.
+std::string slow_part(const Plan& plan, std::uint64_t smallest_bytes) {
+  std::vector<std::string> parts;
+  for (const auto& [type, num_bytes] : plan.unpacked_bytes) {
+    if (num_bytes >= smallest_bytes)
+      parts.push_back(
+          fmt::format("{:.1f} GiB of {}", static_cast<double>(num_bytes) / (1 << 30), dtype_info(type).name));
+  }
+  return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 void set_packed(const Plan& plan, const std::byte* memory) {
@@ -201,10 +217,14 @@ Status open_cache(const Plan& plan, const std::filesystem::path& path, std::uint
 Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& options) {
   if (ops.table().packed == nullptr) return success();
   const Plan plan = make_plan(weights, *ops.table().packed);
-  if (plan.num_bytes == 0) return success();
   const auto note = [&](const std::string& text) {
     if (options.note) options.note(text);
   };
+  if (const std::string slow = slow_part(plan, options.smallest_slow_bytes); !slow.empty()) {
+    note(fmt::format("{} have no packed form on {}: computed from the file's own, which is slower", slow,
+                     ops.table().name));
+  }
+  if (plan.num_bytes == 0) return success();
   const std::span<const MappedFile> files = weights_files(weights);
   if (!options.cache_folder.empty() && plan.num_bytes >= options.smallest_cache_bytes && !files.empty()) {
     const std::filesystem::path path = cache_path(options, ops.table().name, files);

@@ -16,6 +16,7 @@ namespace qnext {
 struct PackOptions {
   std::filesystem::path cache_folder;                             // empty: no cache
   std::uint64_t smallest_cache_bytes = std::uint64_t{256} << 20;  // less is packed in no time
+  std::uint64_t smallest_slow_bytes = std::uint64_t{256} << 20;   // of a type: a note says that it is not packed
   std::function<void(const std::string& line)> note;              // told what a user should know; may be null
   std::function<bool(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress;  // false stops; may be null
 };

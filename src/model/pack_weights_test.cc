@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "model/export_test_support.h"
 #include "model/test_support.h"
 #include "tensor/file_test_util.h"
 
@@ -160,6 +161,39 @@ TEST_F(PackWeights, ManyProcessesAtOnceAgree) {
     ::waitpid(child, &status, 0);
     EXPECT_EQ(status, 0);
   }
+}
+
+// Every packed format in a whole model: what differs from ref is activations in 16 bits.
+TEST_F(PackWeights, EveryFormatAgreesWithRef) {
+  const auto source = open_source(model_path_);
+  const std::vector<TokenId> tokens = {5, 6, 7, 8, 9, 10, 11};
+  for (const DType type : {DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ8_0, DType::kQ4_0, DType::kIQ4_NL,
+                           DType::kIQ4_XS, DType::kMXFP4}) {
+    SCOPED_TRACE(dtype_info(type).name);
+    const std::string path = (folder_.path() / fmt::format("{}.gguf", dtype_info(type).name)).string();
+    ASSERT_TRUE(to_gguf(path, source, {type, {}}).ok());
+    std::vector<std::vector<float>> logits;
+    for (const KernelTable* table : {&available_tables()[0], table_}) {
+      const auto model = load_for(*table, path);
+      Runner runner(*model, *table);
+      SequenceMemory memory(model->config(), 16);
+      logits.push_back(runner.logits(memory, tokens, tokens.size()));
+    }
+    float largest = 0, error = 0;
+    for (std::size_t i = 0; i < logits[0].size(); ++i) {
+      largest = std::max(largest, std::abs(logits[0][i]));
+      error = std::max(error, std::abs(logits[1][i] - logits[0][i]));
+    }
+    EXPECT_GT(error, 0) << "packed, and hence rounded";
+    EXPECT_LE(error, 1e-3 * largest);
+  }
+}
+
+TEST_F(PackWeights, SaysWhichTypesItDoesNotPack) {
+  options_.cache_folder.clear();
+  options_.smallest_slow_bytes = 1;
+  ASSERT_TRUE(logits().ok());
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("0.0 GiB of f32 have no packed form on vnni")));
 }
 
 TEST_F(PackWeights, TablesThatPackNothingLeaveWeightsAlone) {

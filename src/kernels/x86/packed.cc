@@ -15,6 +15,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/x86/packed_formats.h"
@@ -29,84 +30,7 @@ HWY_PUSH_ATTRIBUTES("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni
 namespace qnext {
 namespace {
 
-// ---- One block of a group: codes, scales ----
-
-struct Pairs {  // of 32 columns: pair i of each row
-  __m512i of[16];
-  __m512i& operator[](std::size_t i) { return of[i]; }
-  __m512i operator[](std::size_t i) const { return of[i]; }
-};
-
-// Into a register, once: gcc would rather load again for every shift.
-inline __m512i load(const void* p) {
-  __m512i v = _mm512_load_si512(p);
-  asm("" : "+v"(v));
-  return v;
-}
-inline __m512 halves_to_floats(const std::uint16_t* halves) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
-}
-inline __m512 bytes_to_floats(const std::uint8_t* bytes) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
-}
-inline __m512 bytes_to_floats(const std::int8_t* bytes) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
-}
-
-inline void unpack(Pairs& pairs, const PackedNibbles& nibbles) {
-  const __m512i mask = _mm512_set1_epi16(0xf);
-#pragma GCC unroll 4
-  for (std::size_t v = 0; v < 4; ++v) {
-    const __m512i packed = load(nibbles + 64 * v);
-    pairs[4 * v] = _mm512_and_si512(packed, mask);
-    pairs[4 * v + 1] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
-    pairs[4 * v + 2] = _mm512_and_si512(_mm512_srli_epi16(packed, 8), mask);
-    pairs[4 * v + 3] = _mm512_srli_epi16(packed, 12);
-  }
-}
-
-inline void unpack(Pairs& pairs, const PackedQ4K& block, std::size_t run) {
-  unpack(pairs, block.codes[run]);
-}
-
-inline void unpack(Pairs& pairs, const PackedQ6K& block, std::size_t run) {
-  unpack(pairs, block.low_bits[run]);
-  const __m512i mask = _mm512_set1_epi16(0x30);
-  constexpr int kOrAnd = 0xf8;  // a | (b & c)
-#pragma GCC unroll 2
-  for (std::size_t h = 0; h < 2; ++h) {
-    const __m512i packed = load(block.high_bits[run] + 64 * h);
-#pragma GCC unroll 8
-    for (std::size_t j = 0; j < 8; ++j) {
-      const auto left = static_cast<unsigned>(j < 2 ? 4 - 2 * j : 0),
-                 right = static_cast<unsigned>(j < 2 ? 0 : 2 * j - 4);
-      const __m512i shifted = j < 2 ? _mm512_slli_epi16(packed, left) : _mm512_srli_epi16(packed, right);
-      pairs[8 * h + j] = _mm512_ternarylogic_epi32(pairs[8 * h + j], shifted, mask, kOrAnd);
-    }
-  }
-}
-
-// The factors of sub-block `sub` of a block.
-struct Scales {
-  __m512 scale;
-  __m512 min;  // PackedQ4K only
-};
-struct BlockScales {  // what they all share
-  __m512 d, dmin;
-};
-inline BlockScales block_scales(const PackedQ4K& block) {
-  return {halves_to_floats(block.d), halves_to_floats(block.dmin)};
-}
-inline BlockScales block_scales(const PackedQ6K& block) {
-  return {halves_to_floats(block.d), _mm512_setzero_ps()};
-}
-inline Scales scales_of(const PackedQ4K& block, const BlockScales& shared, std::size_t sub) {
-  return {_mm512_mul_ps(shared.d, bytes_to_floats(block.scales[sub])),
-          _mm512_mul_ps(shared.dmin, bytes_to_floats(block.mins[sub]))};
-}
-inline Scales scales_of(const PackedQ6K& block, const BlockScales& shared, std::size_t sub) {
-  return {_mm512_mul_ps(shared.d, bytes_to_floats(block.scales[sub])), _mm512_setzero_ps()};
-}
+#include "kernels/x86/packed_blocks-inl.h"
 
 // ---- One sum: 32 columns of a group times a token's ----
 
@@ -114,6 +38,14 @@ inline __m512i add_pair(__m512i sum, __m512i codes, const ActivationBlock& x, st
   std::int32_t both;
   __builtin_memcpy(&both, x.codes + 2 * pair, sizeof(both));
   return _mm512_dpwssd_epi32(sum, codes, _mm512_set1_epi32(both));
+}
+
+// What sums of sub-block `sub` of a run start from: its codes' offsets times its activations, negative.
+template <class Packed>
+inline __m512i take_offset_off(const ActivationBlock& x, std::size_t sub) {
+  if constexpr (Packed::kOffset == 0) return _mm512_setzero_si512();
+  const std::int32_t minus_sum = Packed::kSubBlock == kRun ? x.minus_sum[0] + x.minus_sum[1] : x.minus_sum[sub];
+  return _mm512_set1_epi32(Packed::kOffset * minus_sum);
 }
 
 inline __m512 add_scaled(__m512 sum, __m512i dot, __m512 scale, const ActivationBlock& x) {
@@ -128,25 +60,23 @@ inline __m512 subtract_min(__m512 sum, __m512 min, const ActivationBlock& x) {
 
 inline constexpr std::size_t kPrefetchBytes = 8192;  // of weights ahead; 4 KB does as well, 32 KB worse
 
-// Four chains of integer sums, so that none waits for its own last addition.
-inline __m512 add_run(__m512 sum, const Pairs& pairs, const PackedQ4K& block, const BlockScales& shared,
-                      std::size_t run, const ActivationBlock& x) {
-  __m512i dots[4] = {};
-#pragma GCC unroll 16
-  for (std::size_t i = 0; i < 16; ++i) dots[i % 4] = add_pair(dots[i % 4], pairs[i], x, i);
-  const __m512i dot = _mm512_add_epi32(_mm512_add_epi32(dots[0], dots[1]), _mm512_add_epi32(dots[2], dots[3]));
-  const Scales s = scales_of(block, shared, run);
-  return subtract_min(add_scaled(sum, dot, s.scale, x), s.min, x);
-}
-
-inline __m512 add_run(__m512 sum, const Pairs& pairs, const PackedQ6K& block, const BlockScales& shared,
-                      std::size_t run, const ActivationBlock& x) {
+// Chains of integer sums, so that none waits for its own last addition.
+template <class Packed>
+inline __m512 add_run(__m512 sum, const Pairs& pairs, const Packed& block, const BlockScales& shared, std::size_t run,
+                      const ActivationBlock& x) {
+  constexpr std::size_t kSubs = kRun / Packed::kSubBlock, kPairs = 16 / kSubs, kChains = 4 / kSubs;
 #pragma GCC unroll 2
-  for (std::size_t h = 0; h < 2; ++h) {
-    __m512i dots[2] = {_mm512_set1_epi32(x.minus_32_sum[h]), _mm512_setzero_si512()};
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < 8; ++i) dots[i % 2] = add_pair(dots[i % 2], pairs[8 * h + i], x, 8 * h + i);
-    sum = add_scaled(sum, _mm512_add_epi32(dots[0], dots[1]), scales_of(block, shared, 2 * run + h).scale, x);
+  for (std::size_t sub = 0; sub < kSubs; ++sub) {
+    __m512i dots[kChains] = {take_offset_off<Packed>(x, sub)};
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < kPairs; ++i) {
+      dots[i % kChains] = add_pair(dots[i % kChains], pairs[sub * kPairs + i], x, sub * kPairs + i);
+    }
+    __m512i dot = _mm512_add_epi32(dots[0], dots[1]);
+    if constexpr (kChains == 4) dot = _mm512_add_epi32(dot, _mm512_add_epi32(dots[2], dots[3]));
+    const Scales s = scales_of(block, shared, run * kSubs + sub);
+    sum = add_scaled(sum, dot, s.scale, x);
+    if constexpr (Packed::kMins) sum = subtract_min(sum, s.min, x);
   }
   return sum;
 }
@@ -203,7 +133,7 @@ struct Panel {
     for (std::size_t sub = 0; sub < kSubs; ++sub) {
       const Scales s = scales_of(block, shared, sub);
       scales[sub][group] = s.scale;
-      mins[sub][group] = s.min;
+      if constexpr (Packed::kMins) mins[sub][group] = s.min;
     }
   }
 };
@@ -211,7 +141,7 @@ struct Panel {
 // sums[t, group] += the panel's block times x[t].    sums : [kTokens, kPanelRows]   x : the tile's tokens, at the block
 template <class Packed, std::size_t kGroups, std::size_t kTokens>
 void multiply_tile(float* sums, const Panel<Packed>& panel, const ActivationBlock* const* x, std::size_t first_run) {
-  constexpr std::size_t kSubs = 32 / Packed::kSubBlock;
+  constexpr std::size_t kSubs = kRun / Packed::kSubBlock;
   constexpr std::size_t kPairs = 16 / kSubs;
   __m512 sum[kTokens][kGroups];
 #pragma GCC unroll 6
@@ -230,7 +160,7 @@ void multiply_tile(float* sums, const Panel<Packed>& panel, const ActivationBloc
       for (std::size_t t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
         for (std::size_t g = 0; g < kGroups; ++g) {
-          dot[t][g] = kSubs == 1 ? _mm512_setzero_si512() : _mm512_set1_epi32(runs[t]->minus_32_sum[sub]);
+          dot[t][g] = take_offset_off<Packed>(*runs[t], sub);
         }
       }
 #pragma GCC unroll 16
@@ -246,11 +176,11 @@ void multiply_tile(float* sums, const Panel<Packed>& panel, const ActivationBloc
 #pragma GCC unroll 2
       for (std::size_t g = 0; g < kGroups; ++g) {
         const __m512 scale = panel.scales[run * kSubs + sub][g];
-        const __m512 min = panel.mins[run * kSubs + sub][g];
+        [[maybe_unused]] const __m512 min = panel.mins[run * kSubs + sub][g];
 #pragma GCC unroll 6
         for (std::size_t t = 0; t < kTokens; ++t) {
           sum[t][g] = add_scaled(sum[t][g], dot[t][g], scale, *runs[t]);
-          if (kSubs == 1) sum[t][g] = subtract_min(sum[t][g], min, *runs[t]);
+          if constexpr (Packed::kMins) sum[t][g] = subtract_min(sum[t][g], min, *runs[t]);
         }
       }
     }
@@ -315,33 +245,24 @@ void multiply_panel_of(float* sums, const Weight& w, std::size_t first_group, st
 void multiply_panel(float* sums, const Weight& w, Range rows, const TokenRows& tokens) {
   const std::size_t first_group = rows.begin / kGroupRows;
   const std::size_t num_groups = ceil_div(rows.count(), kGroupRows);
-  if (w.type == DType::kQ4_K) return multiply_panel_of<PackedQ4K>(sums, w, first_group, num_groups, tokens);
-  multiply_panel_of<PackedQ6K>(sums, w, first_group, num_groups, tokens);
+  with_packed_layout(w.type, [&]<class Packed>(std::type_identity<Packed>) {
+    multiply_panel_of<Packed>(sums, w, first_group, num_groups, tokens);
+  });
 }
 
 // ---- Packing and rounding ----
 
-std::size_t block_bytes(const Weight& w) {
-  return w.type == DType::kQ4_K ? sizeof(PackedQ4K) : sizeof(PackedQ6K);
-}
-
 bool packs(const Weight& w) {
-  return w.type == DType::kQ4_K || w.type == DType::kQ6_K;
+  return has_packed_layout(w.type) && w.cols % kSuperBlock == 0;
 }
 
 std::size_t packed_bytes(const Weight& w) {
-  return ceil_div(w.rows, kGroupRows) * (w.cols / kSuperBlock) * block_bytes(w);
+  return ceil_div(w.rows, kGroupRows) * packed_group_bytes(w);
 }
 
 void pack(std::byte* out, const Weight& w, Range groups) {
-  const std::size_t num_blocks = w.cols / kSuperBlock;
   for (std::size_t group_idx = groups.begin; group_idx < groups.end; ++group_idx) {
-    std::byte* group = out + (group_idx - groups.begin) * num_blocks * block_bytes(w);
-    if (w.type == DType::kQ4_K) {
-      pack_group(reinterpret_cast<PackedQ4K*>(group), w, group_idx);
-    } else {
-      pack_group(reinterpret_cast<PackedQ6K*>(group), w, group_idx);
-    }
+    pack_group(out + (group_idx - groups.begin) * packed_group_bytes(w), w, group_idx);
   }
 }
 
@@ -367,8 +288,8 @@ void quantise_block(ActivationBlock& out, const float* x) {
   const std::int32_t sum_high = finite ? _mm512_reduce_add_epi32(bounded_high) : 0;
   out.scale = strange != 0 ? std::numeric_limits<float>::quiet_NaN() : finite ? scale : 0.0f;
   out.sum = out.scale * static_cast<float>(sum_low + sum_high);
-  out.minus_32_sum[0] = -32 * sum_low;
-  out.minus_32_sum[1] = -32 * sum_high;
+  out.minus_sum[0] = -sum_low;
+  out.minus_sum[1] = -sum_high;
 }
 
 void quantise(View<ActivationBlock> out, View<const float> x, Range rows) {
