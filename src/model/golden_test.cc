@@ -2,6 +2,7 @@
 // table that this CPU has.
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "kernels/compare.h"
 #include "model/test_support.h"
@@ -21,9 +22,16 @@ struct Case {
 constexpr double kMaxMeanKl = 1e-6;
 constexpr double kMaxLogitDifferenceOverStd = 2e-3;
 
-double mean_kl(std::span<const float> expected, std::span<const float> actual, std::size_t V) {
-  double total = 0;
+// Tables with packed weights round activations to 16 bits (docs/decisions/0006): sometimes a router's near-tie falls
+// the other way, and that token's logits are another expert's.
+constexpr std::size_t kTokensAnOtherChoice = 64;  // of these, one
+constexpr double kMaxMeanKlOfAll = 9.3e-3 / 2;    // half of llama.cpp's on our Q4_K_M file
+constexpr double kMaxRoundedLogitDifferenceOverStd = 4e-3;
+
+// KL(expected, actual) of each row.
+std::vector<double> row_kls(std::span<const float> expected, std::span<const float> actual, std::size_t V) {
   const std::size_t T = expected.size() / V;
+  std::vector<double> out(T);
   for (std::size_t t = 0; t < T; ++t) {
     const auto log_sum = [&](std::span<const float> row) {
       const double top = *std::max_element(row.begin(), row.end());
@@ -35,9 +43,13 @@ double mean_kl(std::span<const float> expected, std::span<const float> actual, s
     const auto q = actual.subspan(t * V, V);
     const double p_sum = log_sum(p);
     const double q_sum = log_sum(q);
-    for (std::size_t i = 0; i < V; ++i) total += std::exp(p[i] - p_sum) * ((p[i] - p_sum) - (q[i] - q_sum));
+    for (std::size_t i = 0; i < V; ++i) out[t] += std::exp(p[i] - p_sum) * ((p[i] - p_sum) - (q[i] - q_sum));
   }
-  return total / static_cast<double>(T);
+  return out;
+}
+
+double mean(std::span<const double> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
 double standard_deviation(std::span<const float> values) {
@@ -54,10 +66,23 @@ double max_abs(std::span<const float> values) {
   return out;
 }
 
-void expect_logits(std::span<const float> actual, std::span<const float> expected, std::size_t V) {
+void expect_logits(std::span<const float> actual, std::span<const float> expected, std::size_t V,
+                   const KernelTable& table) {
   ASSERT_EQ(actual.size(), expected.size());
-  EXPECT_LE(mean_kl(expected, actual, V), kMaxMeanKl);
-  EXPECT_TRUE(is_close(actual, expected, kMaxLogitDifferenceOverStd * standard_deviation(expected)));
+  const std::vector<double> kls = row_kls(expected, actual, V);
+  EXPECT_LE(mean(kls), table.packed == nullptr ? kMaxMeanKl : kMaxMeanKlOfAll);
+  std::vector<std::size_t> rows(kls.size());  // the nearest first
+  std::iota(rows.begin(), rows.end(), std::size_t{0});
+  std::sort(rows.begin(), rows.end(), [&](std::size_t a, std::size_t b) { return kls[a] < kls[b]; });
+  if (table.packed != nullptr) rows.resize(rows.size() - rows.size() / kTokensAnOtherChoice);
+  const double tolerance = standard_deviation(expected) *
+                           (table.packed == nullptr ? kMaxLogitDifferenceOverStd : kMaxRoundedLogitDifferenceOverStd);
+  double total = 0;
+  for (std::size_t row : rows) {
+    total += kls[row];
+    EXPECT_TRUE(is_close(actual.subspan(row * V, V), expected.subspan(row * V, V), tolerance)) << "row " << row;
+  }
+  EXPECT_LE(total / static_cast<double>(rows.size()), kMaxMeanKl);
 }
 
 // A bound for intermediates: each of the dot products on the way to layer `layer_idx` may lose `length` roundings of
@@ -155,7 +180,7 @@ TEST_P(GoldenTest, LogitsHiddenRoutersAndCaches) {
                              intermediate_tolerance(cfg, layer_idx, prompt.size(), 1.0)));
       }
     };
-    expect_logits(runner.logits(memory, prompt, prompt.size(), &probe), golden.floats("logits"), cfg.V);
+    expect_logits(runner.logits(memory, prompt, prompt.size(), &probe), golden.floats("logits"), cfg.V, table);
     std::size_t kv_idx = 0;
     std::size_t delta_idx = 0;
     for (std::size_t layer_idx = 0; layer_idx < cfg.num_layers(); ++layer_idx) {
@@ -193,7 +218,7 @@ TEST_P(GoldenContinuationTest, GreedyTokens) {
       last = runner.logits(memory, {&token, 1}, 1);
     }
     EXPECT_EQ(produced, greedy);
-    expect_logits(all, golden.floats("greedy_logits"), V);
+    expect_logits(all, golden.floats("greedy_logits"), V, table);
   }
 }
 
@@ -230,7 +255,7 @@ TEST_P(GoldenMtpTest, HiddenAndLogits) {
       }
       const auto expected = golden.floats("mtp.hidden");
       EXPECT_TRUE(is_close(hidden, expected, intermediate_tolerance(cfg, cfg.num_layers() + 1, T, max_abs(expected))));
-      expect_logits(logits, golden.floats("mtp.logits"), cfg.V);
+      expect_logits(logits, golden.floats("mtp.logits"), cfg.V, table);
     }
   }
 }
