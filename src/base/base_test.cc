@@ -5,8 +5,10 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <random>
 
 #include "base/arena.h"
+#include "base/argmax.h"
 #include "base/cpu.h"
 #include "base/env.h"
 #include "base/result.h"
@@ -97,6 +99,23 @@ TEST(ThreadPoolTest, WorksAfterItsThreadsWentToSleep) {
   std::atomic<int> calls{0};
   pool.run([&](std::size_t) { calls.fetch_add(1); });
   EXPECT_EQ(calls.load(), 3);
+}
+
+TEST(ArgmaxTest, IsTheFirstOfTheLargest) {
+  std::minstd_rand random(7);
+  for (std::size_t count : {1, 2, 15, 255, 256, 257, 513, 1000}) {
+    for (int repeat = 0; repeat < 200; ++repeat) {
+      std::vector<float> values(count);
+      for (float& value : values) value = static_cast<float>(random() % 50) - 60;  // equal ones, all below 0
+      const auto expected = static_cast<std::size_t>(std::max_element(values.begin(), values.end()) - values.begin());
+      ASSERT_EQ(argmax(values), expected) << count;
+      if (expected == 0) continue;
+      values[expected - 1] = std::numeric_limits<float>::quiet_NaN();
+      ASSERT_EQ(argmax(values), expected == 1 ? 0 : expected) << count << ", a NaN before it";
+    }
+  }
+  const std::vector<float> lowest(300, -std::numeric_limits<float>::infinity());
+  EXPECT_EQ(argmax(lowest), 0u);
 }
 
 TEST(CpuTest, QuotaIsRoundedUpAndNeverZero) {

@@ -1,9 +1,12 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
+#include "base/argmax.h"
 #include "engine/philox.h"
 
 namespace qnext {
@@ -15,13 +18,15 @@ bool likelier(const Candidate& a, const Candidate& b) {
 
 // The index of the largest logit, the first of equals. Error: not all are finite.
 Result<std::size_t> find_best(std::span<const float> logits) {
-  bool all_finite = true;
-  std::size_t best_idx = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    all_finite &= std::abs(logits[i]) <= std::numeric_limits<float>::max();  // false for a NaN
-    if (logits[i] > logits[best_idx]) best_idx = i;
+  // Times 0, an infinity or a NaN is a NaN, and stays one in a sum.
+  constexpr std::size_t kLanes = 16;
+  std::array<float, kLanes> zeros{};
+  std::size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (std::size_t lane = 0; lane < kLanes; ++lane) zeros[lane] += logits[i + lane] * 0.0f;
   }
-  if (all_finite) return best_idx;
+  for (; i < logits.size(); ++i) zeros[0] += logits[i] * 0.0f;
+  if (std::accumulate(zeros.begin(), zeros.end(), 0.0f) == 0.0f) return argmax(logits);
   return error(
       "the model computed logits that are not finite, so no token can be chosen; the checkpoint's weights may "
       "be damaged: verify the file, or load another quantisation");

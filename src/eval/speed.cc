@@ -4,6 +4,7 @@
 #include <chrono>
 #include <random>
 
+#include "base/argmax.h"
 #include "eval/direct_runner.h"
 
 namespace qnext {
@@ -38,10 +39,7 @@ class Hash {
 
 // The best token of each row.
 void argmax_rows(std::span<TokenId> out, View<const float> logits) {
-  for (std::size_t t = 0; t < out.size(); ++t) {
-    const float* row = logits.row(t);
-    out[t] = static_cast<TokenId>(std::max_element(row, row + logits.dim(1)) - row);
-  }
+  for (std::size_t t = 0; t < out.size(); ++t) out[t] = static_cast<TokenId>(argmax({logits.row(t), logits.dim(1)}));
 }
 
 struct Timed {
