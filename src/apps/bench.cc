@@ -1,13 +1,10 @@
 // qnext bench: how fast a model runs on this machine, and how near to the machine's own limits.
-#include <cmath>
-
+#include "apps/bench_report.h"
 #include "apps/command.h"
 #include "apps/console.h"
 #include "apps/json_text.h"
 #include "apps/load_model.h"
-#include "apps/progress.h"
-#include "base/cpu.h"
-#include "eval/speed.h"
+#include "tensor/atomic_file.h"
 
 namespace qnext {
 namespace {
@@ -19,97 +16,78 @@ constexpr std::size_t kMaxTokens = std::size_t{1} << 22;
 struct BenchOptions {
   std::string model;
   SpeedConfig speed = {.prompt_tokens = {512}};
+  std::vector<std::size_t> thread_counts;  // empty: as the machine options say
+  std::string compare;                     // "": with nothing
+  std::string svg;                         // "": none
+  std::vector<double> predict;             // GB/s; empty: measure
+  std::size_t num_layers = 0;              // of the prediction; 0: the model's
   MachineOptions machine;
   bool json = false;
 };
 
-struct BenchRun {
-  const BenchOptions& options;
-  const Qwen3Next& model;
-  const Machine& machine;
-  const SpeedReport& report;
-  Roofs roofs;  // the better of before and after
-};
+constexpr std::size_t kMaxReportBytes = std::size_t{64} << 20;
 
-Json roofs_json(const Roofs& roofs) {
-  return {{"read_bytes_per_s", std::round(roofs.read_bytes_per_s)},
-          {"matmul_ops_per_s", std::round(roofs.matmul_ops_per_s)}};
-}
-
-Json result_json(const SpeedResult& result, const Roofs& roofs) {
-  const double num_tokens = static_cast<double>(result.num_tokens * result.num_sequences);
-  return {{"phase", result.phase == Phase::kPrefill ? "prefill" : "decode"},
-          {"tokens", result.num_tokens},
-          {"sequences", result.num_sequences},
-          {"depth", result.depth},
-          {"tokens_per_s", result.tokens_per_s()},
-          {"median_ms", result.median_s * 1e3},
-          {"fastest_ms", result.fastest_s * 1e3},
-          {"roof", result.phase == Phase::kPrefill ? "matmul" : "bandwidth"},
-          {"share_of_roof", result.share_of_roof(roofs)},
-          {"share_of_bandwidth", result.share_of_bandwidth(roofs)},
-          {"share_of_matmul", result.share_of_matmul(roofs)},
-          {"bytes", result.work.bytes()},
-          {"ops", result.work.ops},
-          {"bytes_per_token", static_cast<double>(result.work.bytes()) / num_tokens},
-          {"ops_per_token", static_cast<double>(result.work.ops) / num_tokens},
-          {"output_hash", fmt::format("{:016x}", result.output_hash)}};
-}
-
-Json report_json(const BenchRun& run) {
-  Json results = Json::array();
-  for (const SpeedResult& result : run.report.results) results.push_back(result_json(result, run.roofs));
-  Json roof = roofs_json(run.roofs);
-  roof["read_buffer_bytes"] = run.roofs.read_buffer_bytes;
-  roof["before"] = roofs_json(run.report.before);
-  roof["after"] = roofs_json(run.report.after);
-  return {{"model", run.options.model},
-          {"weight_bytes", run.model.weights().parameter_bytes},
-          {"cpu", cpu_name()},
-          {"threads", run.machine.pool->num_threads()},
-          {"isa", run.machine.table->name},
-          {"kv_type", dtype_info(run.options.speed.kv_type).name},
-          {"chunk_tokens", run.options.speed.chunk_tokens},
-          {"repetitions", run.options.speed.num_repetitions},
-          {"results", results},
-          {"roof", roof}};
-}
-
-std::string report_text(const BenchRun& run) {
-  const SpeedConfig& config = run.options.speed;
-  std::string out = fmt::format("{} ({} of matrices)\n{}, {} threads, {}; K/V {}, chunks of {}, median of {}\n",
-                                run.options.model, bytes_text(run.model.weights().parameter_bytes), cpu_name(),
-                                run.machine.pool->num_threads(), run.machine.table->name,
-                                dtype_info(config.kv_type).name, config.chunk_tokens, config.num_repetitions);
-  const auto roof = [&](const Roofs& roofs) {
-    return fmt::format("{:.1f} GB/s read, {:.0f} Gop/s {}", roofs.read_bytes_per_s / 1e9, roofs.matmul_ops_per_s / 1e9,
-                       run.machine.table->packed != nullptr ? "16-bit multiply-adds" : "f32 matmul");
-  };
-  out += fmt::format("roof: {} before, {} after\n\n", roof(run.report.before), roof(run.report.after));
-  out +=
-      "phase    tokens  depth  seqs        t/s   ms/token  bytes/token  ops/token  of bandwidth  of matmul  output\n";
-  for (const SpeedResult& result : run.report.results) {
-    const double num_tokens = static_cast<double>(result.num_tokens * result.num_sequences);
-    out += fmt::format("{:<7} {:>7} {:>6} {:>5} {:>10.2f} {:>10.3f} {:>12} {:>10} {:>12.1f}% {:>9.1f}%  {:016x}\n",
-                       result.phase == Phase::kPrefill ? "prefill" : "decode", result.num_tokens, result.depth,
-                       result.num_sequences, result.tokens_per_s(), result.median_s * 1e3 / num_tokens,
-                       bytes_text(static_cast<std::uint64_t>(static_cast<double>(result.work.bytes()) / num_tokens)),
-                       count_text(static_cast<double>(result.work.ops) / num_tokens),
-                       100 * result.share_of_bandwidth(run.roofs), 100 * result.share_of_matmul(run.roofs),
-                       result.output_hash);
-  }
+Result<Json> read_report(const std::string& path) {
+  QN_TRY(const std::string text, read_file(path, kMaxReportBytes));
+  Json out = Json::parse(text, nullptr, false);
+  if (out.is_discarded()) return error("{}: not JSON; --compare takes what `qnext bench --json` printed", path);
   return out;
 }
 
+Status write_svg(const std::string& path, const std::string& svg) {
+  QN_TRY(AtomicFile file, AtomicFile::create(path, svg.size()));
+  QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(svg))));
+  return file.commit();
+}
+
+Result<ExitCode> predict_decode(const BenchOptions& options) {
+  QN_TRY(const auto model, Qwen3Next::load(options.model));
+  BenchPrediction prediction{.model = options.model,
+                             .num_layers = options.num_layers != 0 ? options.num_layers : model->config().num_layers(),
+                             .kv_type = options.speed.kv_type};
+  for (double gigabytes_per_s : options.predict) {
+    for (std::size_t depth : options.speed.depths) {
+      const Work work = count_work(
+          model->weights(), {.depth = depth, .kv_type = options.speed.kv_type, .num_layers = prediction.num_layers});
+      prediction.decode.push_back({.depth = depth, .work = work, .read_bytes_per_s = gigabytes_per_s * 1e9});
+    }
+  }
+  QN_RETURN_IF_ERROR(
+      write_stdout(options.json ? json_indented(prediction_json(prediction)) : prediction_text(prediction)));
+  return ExitCode::kDone;
+}
+
 Result<ExitCode> bench(const BenchOptions& options) {
-  QN_TRY(const Machine machine, make_machine(options.machine));
-  const Ops ops(*machine.table, *machine.pool);
-  QN_TRY(const auto model, load_model(options.model, ops, options.machine));
-  const auto begin = [](std::string_view what) { write_stderr(fmt::format("{} ...\n", what)); };
-  const auto go_on = [] { return !interrupted(); };
-  QN_TRY(const SpeedReport report, measure_speed(*model, ops, options.speed, {.begin = begin, .go_on = go_on}));
-  const BenchRun run{options, *model, machine, report, best_of(report.before, report.after)};
-  QN_RETURN_IF_ERROR(write_stdout(options.json ? json_indented(report_json(run)) : report_text(run)));
+  Json before;
+  if (!options.compare.empty()) {
+    QN_TRY(before, read_report(options.compare));
+  }
+  QN_TRY(Machine machine, make_machine(options.machine));
+  BenchReport report{.model = options.model,
+                     .isa = std::string(machine.table->name),
+                     .packs = machine.table->packed != nullptr,
+                     .config = options.speed};
+  QN_TRY(const auto model, load_model(options.model, Ops(*machine.table, *machine.pool), options.machine));
+  report.weight_bytes = model->weights().parameter_bytes;
+  std::vector<std::size_t> thread_counts = options.thread_counts;
+  if (thread_counts.empty()) thread_counts = {machine.pool->num_threads()};
+  for (std::size_t num_threads : thread_counts) {
+    if (num_threads != machine.pool->num_threads()) machine.pool = std::make_unique<ThreadPool>(num_threads);
+    const auto begin = [&](std::string_view what) {
+      write_stderr(fmt::format("{}, {} threads ...\n", what, num_threads));
+    };
+    const auto go_on = [] { return !interrupted(); };
+    QN_TRY(const auto results,
+           measure_speed(*model, Ops(*machine.table, *machine.pool), options.speed, {.begin = begin, .go_on = go_on}));
+    report.results.insert(report.results.end(), results.begin(), results.end());
+  }
+  QN_RETURN_IF_ERROR(write_stdout(options.json ? json_indented(bench_json(report)) : bench_text(report)));
+  if (!options.svg.empty()) QN_RETURN_IF_ERROR(write_svg(options.svg, bench_svg(report)));
+  if (!options.compare.empty()) {
+    const auto comparison = bench_comparison(report, before);
+    if (!comparison.ok()) return error("{}: {}", options.compare, comparison.message());
+    QN_RETURN_IF_ERROR(write_stdout(comparison.value()));
+  }
   return ExitCode::kDone;
 }
 
@@ -135,9 +113,15 @@ void add_bench_command(CLI::App& root, Action& action) {
   command.add_option("--gen", options->speed.gen_tokens, "Tokens to decode at each depth (default: 128; 0: none)")
       ->check(CLI::Range(std::size_t{0}, kMaxTokens))
       ->type_name("N");
-  command.add_option("--batch", options->speed.num_sequences, "Sequences that decode at once (default: 1)")
+  command.add_option("--batch", options->speed.batches, "Sequences that decode at once, at each depth (default: 1)")
+      ->delimiter(',')
       ->check(CLI::Range(1, 4096))
-      ->type_name("N");
+      ->type_name("N,N,...");
+  command
+      .add_option("--sweep-threads", options->thread_counts, "Measure everything with each of these numbers of threads")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N,N,...");
   command.add_option("--repeat", options->speed.num_repetitions, "Runs of each; the median is reported (default: 3)")
       ->check(CLI::Range(1, 1000))
       ->type_name("N");
@@ -150,7 +134,25 @@ void add_bench_command(CLI::App& root, Action& action) {
           "Element type of the K/V cache: f32 (default) or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("TYPE");
-  command.add_flag("--json", options->json, "Print one JSON object (docs/cli.md)");
+  CLI::Option* compare =
+      command.add_option("--compare", options->compare, "Print ratios to an earlier report, as --json printed it")
+          ->type_name("FILE");
+  CLI::Option* svg =
+      command.add_option("--svg", options->svg, "Draw the share of the roof of each measurement")->type_name("FILE");
+  CLI::Option* predict =
+      command
+          .add_option("--predict", options->predict,
+                      "Measure nothing: decode speed where memory gives this many GB/s, from the shapes")
+          ->delimiter(',')
+          ->check(CLI::Range(0.001, 1e6))
+          ->type_name("GB/S,...")
+          ->excludes(compare, svg);
+  command.add_option("--layers", options->num_layers, "For --predict: of a model with this many layers like MODEL's")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N")
+      ->needs(predict);
+  CLI::Option* json = command.add_flag("--json", options->json, "Print one JSON object (docs/cli.md)");
+  json->excludes(compare);
   add_machine_options(command, options->machine);
   command.footer(
       "Bytes and operations are counted from the model's shapes: each matrix once a step, of the experts those that\n"
@@ -159,14 +161,16 @@ void add_bench_command(CLI::App& root, Action& action) {
       "weights,\n"
       "the 16-bit multiply-adds of its products on registers. Depth is filled with random K/V and states, not "
       "prefilled.\n"
-      " The same options print the same output hash, whatever the speed.\n\n"
+      "The roofs are measured around every repetition. The same options print the same output hash, whatever the "
+      "speed.\n\n"
       "Examples:\n"
       "  qnext bench model.gguf\n"
       "  qnext bench model.gguf --prompt 512,4096 --gen 128 --depth 0,4096 --json\n"
-      "  qnext bench model.gguf --prompt 0 --batch 8");
+      "  qnext bench model.gguf --prompt 0 --batch 1,8,32 --svg roofs.svg\n"
+      "  qnext bench model.gguf --predict 35,100 --depth 0,4096 --layers 48");
   command.callback([options, &action] {
     std::erase(options->speed.prompt_tokens, 0);
-    action = [options] { return bench(*options); };
+    action = [options] { return options->predict.empty() ? bench(*options) : predict_decode(*options); };
   });
 }
 

@@ -1,6 +1,7 @@
 // qnext: the program. Parses the command line, runs the chosen command, and turns what became of it into an exit code.
 #include "apps/command.h"
 #include "apps/console.h"
+#include "apps/version.h"
 
 namespace {
 
@@ -48,7 +49,7 @@ int explain(const CLI::App& root, const CLI::ParseError& problem) {
 int main(int argc, char** argv) {
   catch_interrupts();
   CLI::App root(kDescription, "qnext");
-  root.set_version_flag("--version", "qnext " QNEXT_VERSION);
+  root.set_version_flag("--version", fmt::format("qnext {}", version()));
   root.require_subcommand(1);
   root.footer(kFooter);
   root.get_formatter()->column_width(32);

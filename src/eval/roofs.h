@@ -23,7 +23,7 @@ class RoofMeter {
   // Takes a buffer of 1 GiB, or of half the free memory where that is less, and touches it. Errors: no memory.
   static Result<RoofMeter> make(const Ops& ops);
 
-  // The best of several runs each; about a second in all.
+  // The best of several runs each; about a quarter of a second in all.
   Roofs measure() const;
 
  private:

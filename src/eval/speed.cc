@@ -81,27 +81,42 @@ Result<Timed> time_decode(DirectRunner& runner, std::span<const TokenId> first_t
   return Timed{std::chrono::duration<double>(Clock::now() - begin).count(), hash.value()};
 }
 
-// Runs `once` as often as asked, from the same beginning, and notes the median.
-Status repeat(SpeedResult& result, std::size_t num_repetitions, FunctionRef<Result<Timed>()> once) {
-  std::vector<double> seconds;
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Runs `once` as often as asked, from the same beginning, with the roofs measured before, between and after.
+Status repeat(SpeedResult& result, const RoofMeter& meter, std::size_t num_repetitions,
+              FunctionRef<Result<Timed>()> once) {
+  std::vector<double> seconds, bandwidth_shares, matmul_shares;
+  Roofs before = result.roofs = meter.measure();
   for (std::size_t i = 0; i < num_repetitions; ++i) {
     QN_TRY(const Timed timed, once());
+    const Roofs after = meter.measure();
     if (i > 0 && timed.output_hash != result.output_hash) {
       return error("two runs of the same tokens chose different ones: the machine or this build computes wrongly");
     }
     result.output_hash = timed.output_hash;
+    const Roofs around = best_of(before, after);
     seconds.push_back(timed.seconds);
+    bandwidth_shares.push_back(static_cast<double>(result.work.bytes()) / around.read_bytes_per_s / timed.seconds);
+    matmul_shares.push_back(static_cast<double>(result.work.ops) / around.matmul_ops_per_s / timed.seconds);
+    result.roofs = best_of(result.roofs, after);
+    before = after;
   }
-  std::sort(seconds.begin(), seconds.end());
-  result.fastest_s = seconds.front();
-  result.median_s = seconds[seconds.size() / 2];
+  result.fastest_s = *std::min_element(seconds.begin(), seconds.end());
+  result.median_s = median(std::move(seconds));
+  result.share_of_bandwidth = median(std::move(bandwidth_shares));
+  result.share_of_matmul = median(std::move(matmul_shares));
   return success();
 }
 
 class SpeedRun {
  public:
-  SpeedRun(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config, FunctionRef<bool()> go_on)
-      : model_(model), ops_(ops), config_(config), go_on_(go_on) {}
+  SpeedRun(const Qwen3Next& model, const Ops& ops, const RoofMeter& meter, const SpeedConfig& config,
+           FunctionRef<bool()> go_on)
+      : model_(model), ops_(ops), meter_(meter), config_(config), go_on_(go_on) {}
 
   Status warm_up() {
     const std::size_t num_tokens = config_.prompt_tokens.empty() ? kWarmUpTokens : config_.chunk_tokens;
@@ -114,34 +129,36 @@ class SpeedRun {
   }
 
   Result<SpeedResult> prefill(std::size_t num_tokens, std::size_t depth) {
-    SpeedResult result{.phase = Phase::kPrefill, .num_tokens = num_tokens, .depth = depth};
+    SpeedResult result{
+        .phase = Phase::kPrefill, .num_tokens = num_tokens, .depth = depth, .num_threads = ops_.pool().num_threads()};
     result.work = count_prefill_work(
         model_.weights(),
         {.num_tokens = num_tokens, .chunk_tokens = config_.chunk_tokens, .depth = depth, .kv_type = config_.kv_type});
     QN_TRY(const auto runner, make_runner(1, depth + num_tokens));
     const std::vector<TokenId> prompt = random_tokens(num_tokens, model_.config().V);
-    QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
+    QN_RETURN_IF_ERROR(repeat(result, meter_, config_.num_repetitions, [&] {
       set_depth(*runner, depth);
       return time_prefill(*runner, prompt, config_.chunk_tokens, go_on_);
     }));
     return result;
   }
 
-  Result<SpeedResult> decode(std::size_t depth) {
+  Result<SpeedResult> decode(std::size_t num_sequences, std::size_t depth) {
     SpeedResult result{.phase = Phase::kDecode,
                        .num_tokens = config_.gen_tokens,
-                       .num_sequences = config_.num_sequences,
-                       .depth = depth};
+                       .num_sequences = num_sequences,
+                       .depth = depth,
+                       .num_threads = ops_.pool().num_threads()};
     for (std::size_t i = 0; i < config_.gen_tokens; ++i) {
-      result.work += count_work(model_.weights(), {.num_sequences = config_.num_sequences,
+      result.work += count_work(model_.weights(), {.num_sequences = num_sequences,
                                                    .num_tokens = 1,
                                                    .depth = depth + i,
-                                                   .num_logit_rows = config_.num_sequences,
+                                                   .num_logit_rows = num_sequences,
                                                    .kv_type = config_.kv_type});
     }
-    QN_TRY(const auto runner, make_runner(config_.num_sequences, depth + config_.gen_tokens));
-    const std::vector<TokenId> first_tokens = random_tokens(config_.num_sequences, model_.config().V);
-    QN_RETURN_IF_ERROR(repeat(result, config_.num_repetitions, [&] {
+    QN_TRY(const auto runner, make_runner(num_sequences, depth + config_.gen_tokens));
+    const std::vector<TokenId> first_tokens = random_tokens(num_sequences, model_.config().V);
+    QN_RETURN_IF_ERROR(repeat(result, meter_, config_.num_repetitions, [&] {
       set_depth(*runner, depth);
       return time_decode(*runner, first_tokens, config_.gen_tokens, go_on_);
     }));
@@ -160,6 +177,7 @@ class SpeedRun {
 
   const Qwen3Next& model_;
   const Ops& ops_;
+  const RoofMeter& meter_;
   const SpeedConfig& config_;
   FunctionRef<bool()> go_on_;
 };
@@ -169,37 +187,27 @@ class SpeedRun {
 double SpeedResult::tokens_per_s() const {
   return static_cast<double>(num_tokens * num_sequences) / median_s;
 }
-double SpeedResult::share_of_bandwidth(const Roofs& roofs) const {
-  return static_cast<double>(work.bytes()) / roofs.read_bytes_per_s / median_s;
-}
-double SpeedResult::share_of_matmul(const Roofs& roofs) const {
-  return static_cast<double>(work.ops) / roofs.matmul_ops_per_s / median_s;
-}
-double SpeedResult::share_of_roof(const Roofs& roofs) const {
-  return phase == Phase::kPrefill ? share_of_matmul(roofs) : share_of_bandwidth(roofs);
-}
 
-Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
-                                  const SpeedObserver& observer) {
-  SpeedRun run(model, ops, config, observer.go_on);
-  SpeedReport report;
+Result<std::vector<SpeedResult>> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
+                                               const SpeedObserver& observer) {
+  QN_TRY(const RoofMeter meter, RoofMeter::make(ops));
+  SpeedRun run(model, ops, meter, config, observer.go_on);
+  std::vector<SpeedResult> results;
   observer.begin("warming up");
   QN_RETURN_IF_ERROR(run.warm_up());
-  observer.begin("measuring the roofs");
-  QN_TRY(const RoofMeter meter, RoofMeter::make(ops));
-  report.before = meter.measure();
   for (std::size_t depth : config.depths) {
     for (std::size_t num_tokens : config.prompt_tokens) {
       observer.begin(fmt::format("prefill of {} tokens at depth {}", num_tokens, depth));
-      QN_TRY(report.results.emplace_back(), run.prefill(num_tokens, depth));
+      QN_TRY(results.emplace_back(), run.prefill(num_tokens, depth));
     }
     if (config.gen_tokens == 0) continue;
-    observer.begin(fmt::format("decode of {} tokens at depth {}", config.gen_tokens, depth));
-    QN_TRY(report.results.emplace_back(), run.decode(depth));
+    for (std::size_t num_sequences : config.batches) {
+      observer.begin(
+          fmt::format("decode of {} tokens, {} sequences, at depth {}", config.gen_tokens, num_sequences, depth));
+      QN_TRY(results.emplace_back(), run.decode(num_sequences, depth));
+    }
   }
-  observer.begin("measuring the roofs again");
-  report.after = meter.measure();
-  return report;
+  return results;
 }
 
 }  // namespace qnext

@@ -21,7 +21,7 @@ struct SpeedConfig {
   std::vector<std::size_t> prompt_tokens;  // one prefill measurement each, of one sequence
   std::size_t gen_tokens = 128;            // tokens of each decode measurement; 0: none
   std::vector<std::size_t> depths = {0};   // tokens already in the context, for each of the above
-  std::size_t num_sequences = 1;           // that decode at once
+  std::vector<std::size_t> batches = {1};  // sequences that decode at once, for each depth
   std::size_t num_repetitions = 3;         // the median is reported
   std::size_t chunk_tokens = 512;          // of a prompt, a step
   DType kv_type = DType::kF32;
@@ -32,23 +32,22 @@ struct SpeedResult {
   std::size_t num_tokens = 0;  // of each sequence
   std::size_t num_sequences = 1;
   std::size_t depth = 0;
+  std::size_t num_threads = 0;
   double median_s = 0;
   double fastest_s = 0;
   Work work = {};                 // of all tokens together
   std::uint64_t output_hash = 0;  // FNV-1a of the tokens chosen, greedily; the same for every repetition
 
-  double tokens_per_s() const;
-  // Shares of the roofs reached: the time that moving the bytes, or computing the operations, would take at best,
-  // divided by the median.
-  double share_of_bandwidth(const Roofs& roofs) const;
-  double share_of_matmul(const Roofs& roofs) const;
-  // The one that binds the phase: computing for prefill, bandwidth for decode.
-  double share_of_roof(const Roofs& roofs) const;
-};
+  // The roofs are measured before the first repetition and after each: memory's moves with the neighbours from one
+  // second to the next. A repetition's share of a roof is the time that moving the bytes, or computing the operations,
+  // would take at the better of the roofs on both sides of it, divided by its own time; these are the medians.
+  Roofs roofs = {};  // the best around this measurement
+  double share_of_bandwidth = 0;
+  double share_of_matmul = 0;
 
-struct SpeedReport {
-  Roofs before, after;  // shares are held against the better of the two
-  std::vector<SpeedResult> results;
+  double tokens_per_s() const;
+  // The one that binds the phase: computing for prefill, bandwidth for decode.
+  double share_of_roof() const { return phase == Phase::kPrefill ? share_of_matmul : share_of_bandwidth; }
 };
 
 struct SpeedObserver {
@@ -60,7 +59,7 @@ struct SpeedObserver {
 // (DirectRunner::fill_synthetic), so that 128K tokens cost seconds and not minutes. Before anything is timed, every
 // layer runs once, so that the model's pages are in memory.
 // Errors: not enough memory; a context beyond the model's; stopped.
-Result<SpeedReport> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
-                                  const SpeedObserver& observer);
+Result<std::vector<SpeedResult>> measure_speed(const Qwen3Next& model, const Ops& ops, const SpeedConfig& config,
+                                               const SpeedObserver& observer);
 
 }  // namespace qnext

@@ -68,6 +68,18 @@ TEST(CountWork, GrowsWithRowsDepthAndExperts) {
   EXPECT_EQ(two.state_bytes, 2 * one.state_bytes);
 }
 
+TEST(CountWork, MoreLayersAreTheModelsAgain) {
+  const auto model = Qwen3Next::load(std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/next-tiny").value();
+  const std::size_t num_layers = model->config().num_layers();
+  const auto count = [&](std::size_t layers) {
+    return count_work(model->weights(), {.depth = 9, .num_layers = layers});
+  };
+  EXPECT_EQ(count(0).bytes(), count(num_layers).bytes());
+  EXPECT_EQ(count(3 * num_layers).bytes() - count(2 * num_layers).bytes(),
+            count(2 * num_layers).bytes() - count(num_layers).bytes());
+  EXPECT_GT(count(2 * num_layers).ops, count(num_layers).ops);
+}
+
 TEST(CountWork, APromptIsTheSumOfItsChunks) {
   const auto model = Qwen3Next::load(std::string(QNEXT_SOURCE_DIR) + "/tests/data/golden/next-tiny").value();
   const Work whole = count_prefill_work(model->weights(), {.num_tokens = 100, .chunk_tokens = 100});
@@ -87,22 +99,25 @@ TEST(MeasureSpeed, ReportsEveryLengthAtEveryDepth) {
   const SpeedConfig config{.prompt_tokens = {3, 70},
                            .gen_tokens = 2,
                            .depths = {0, 40},
-                           .num_sequences = 2,
+                           .batches = {2, 3},
                            .num_repetitions = 2,
                            .chunk_tokens = 32};
-  const SpeedReport report = measure_speed(*model, ops, config, kGoOn).value();
-  ASSERT_EQ(report.results.size(), 6u);
-  EXPECT_GT(report.before.read_bytes_per_s, 0);
-  EXPECT_GT(report.after.matmul_ops_per_s, 0);
-  for (const SpeedResult& result : report.results) {
+  const std::vector<SpeedResult> results = measure_speed(*model, ops, config, kGoOn).value();
+  ASSERT_EQ(results.size(), 8u);
+  for (const SpeedResult& result : results) {
+    EXPECT_GT(result.roofs.read_bytes_per_s, 0);
+    EXPECT_GT(result.roofs.matmul_ops_per_s, 0);
+    EXPECT_GT(result.share_of_bandwidth, 0);
+    EXPECT_GT(result.share_of_matmul, 0);
+    EXPECT_EQ(result.num_threads, 2u);
     EXPECT_GT(result.tokens_per_s(), 0);
     EXPECT_GE(result.median_s, result.fastest_s);
-    EXPECT_GT(result.share_of_roof(report.before), 0);
     EXPECT_NE(result.output_hash, 0u);
   }
-  EXPECT_EQ(report.results[2].phase, Phase::kDecode);
-  EXPECT_EQ(report.results[2].num_sequences, 2u);
-  EXPECT_NE(report.results[2].output_hash, report.results[5].output_hash) << "depth changes what is said";
+  EXPECT_EQ(results[2].phase, Phase::kDecode);
+  EXPECT_EQ(results[2].num_sequences, 2u);
+  EXPECT_EQ(results[3].num_sequences, 3u);
+  EXPECT_NE(results[2].output_hash, results[6].output_hash) << "depth changes what is said";
 }
 
 TEST(MeasureSpeed, StopsWhenTold) {

@@ -134,7 +134,9 @@ Work count_work(const ModelWeights& weights, const StepShape& shape) {
   Counter counter(cfg, T);
   counter.work.weight_bytes += T * weights.embedding.row_bytes;
   counter.matrix(weights.head, shape.num_logit_rows);
-  for (const LayerWeights& layer : weights.layers) {
+  const std::size_t num_layers = shape.num_layers != 0 ? shape.num_layers : weights.layers.size();
+  for (std::size_t layer_idx = 0; layer_idx < num_layers; ++layer_idx) {
+    const LayerWeights& layer = weights.layers[layer_idx % weights.layers.size()];
     if (const auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
       add_attention(counter, *attention, cfg, shape);
     } else {

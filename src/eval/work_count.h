@@ -37,6 +37,7 @@ struct StepShape {
   std::size_t depth = 0;
   std::size_t num_logit_rows = 1;  // rows that meet the head
   DType kv_type = DType::kF32;
+  std::size_t num_layers = 0;  // 0: the model's; else that many, the model's over and over
 };
 
 struct Work {

@@ -2,6 +2,7 @@
 """The machine-readable formats that docs/cli.md promises, on the models in the tree."""
 import json
 import struct
+import xml.dom.minidom
 
 from harness import GGUF, GGUF_GOLDEN, GOLDEN, TINY, Case, main, run
 
@@ -127,15 +128,15 @@ class Compare(Case):
 class Bench(Case):
     def test_json(self):
         out = self.ok_json("bench", TINY, "--prompt", "8,70", "--gen", 3, "--depth", "0,64", "--repeat", 1)
-        self.schema(out, {"model": str, "weight_bytes": int, "cpu": str, "threads": int, "isa": str, "kv_type": str,
+        self.schema(out, {"version": str, "model": str, "weight_bytes": int, "cpu": str, "isa": str, "kv_type": str,
                           "chunk_tokens": int, "repetitions": int, "results": list, "roof": dict})
-        self.schema(out["roof"], {"read_bytes_per_s": NUMBER, "matmul_ops_per_s": NUMBER, "read_buffer_bytes": int,
-                                  "before": dict, "after": dict})
+        self.schema(out["roof"], {"read_bytes_per_s": NUMBER, "matmul_ops_per_s": NUMBER, "read_buffer_bytes": int})
         self.assertEqual([(r["phase"], r["tokens"], r["depth"]) for r in out["results"]],
                          [("prefill", 8, 0), ("prefill", 70, 0), ("decode", 3, 0),
                           ("prefill", 8, 64), ("prefill", 70, 64), ("decode", 3, 64)])
         for result in out["results"]:
-            self.schema(result, {"phase": str, "tokens": int, "sequences": int, "depth": int, "tokens_per_s": NUMBER,
+            self.schema(result, {"phase": str, "tokens": int, "sequences": int, "depth": int, "threads": int,
+                                 "tokens_per_s": NUMBER, "read_bytes_per_s": NUMBER, "matmul_ops_per_s": NUMBER,
                                  "median_ms": NUMBER, "fastest_ms": NUMBER, "roof": str, "share_of_roof": NUMBER,
                                  "share_of_bandwidth": NUMBER, "share_of_matmul": NUMBER, "bytes": int, "ops": int,
                                  "bytes_per_token": NUMBER, "ops_per_token": NUMBER, "output_hash": str})
@@ -151,10 +152,52 @@ class Bench(Case):
         self.assertIn(hashes[0][1], self.ok(*args))
 
     def test_batches_and_phases_left_out(self):
-        out = self.ok_json("bench", TINY, "--prompt", 0, "--gen", 2, "--batch", 3, "--repeat", 1)
-        self.assertEqual([(r["phase"], r["sequences"]) for r in out["results"]], [("decode", 3)])
+        out = self.ok_json("bench", TINY, "--prompt", 0, "--gen", 2, "--batch", "3,1", "--sweep-threads", "2,1",
+                           "--repeat", 1)
+        self.assertEqual([(r["phase"], r["sequences"], r["threads"]) for r in out["results"]],
+                         [("decode", 3, 2), ("decode", 1, 2), ("decode", 3, 1), ("decode", 1, 1)])
+        self.assertEqual(out["results"][0]["output_hash"], out["results"][2]["output_hash"])
         self.fails(2, "bench", TINY, "--prompt", "x")
         self.fails(2, "bench", TINY, "--batch", "0")
+
+    def test_beside_an_earlier_report_and_drawn(self):
+        args = ["bench", TINY, "--prompt", 8, "--gen", 2, "--repeat", 1]
+        before = self.folder / "before.json"
+        report = self.ok_json(*args)
+        report["cpu"] = "Another <CPU>"
+        before.write_text(json.dumps(report))
+        svg = self.folder / "roofs.svg"
+        out = self.ok(*args, "--batch", "1,2", "--compare", before, "--svg", svg)
+        self.assertRegex(out, r"prefill 8, depth 0, x1, \d+ threads +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+% +[\d.]+%\n")
+        self.assertRegex(out, r"decode 2, depth 0, x2, \d+ threads +not there")
+        self.assertIn('cpu was "Another <CPU>", is', out)
+        self.assertNotIn("other output", out)
+        bars = xml.dom.minidom.parse(str(svg)).getElementsByTagName("rect")
+        self.assertEqual(len(bars), 1 + 3)
+        self.fails(2, *args, "--compare", before, "--json")
+        self.fails(1, *args, "--compare", GGUF, says="not JSON")
+        before.write_text('{"results": [1]}')
+        for late, says in ((["--compare", before], b"not a report"), (["--svg", self.folder / "a/b.svg"], b"a/b.svg")):
+            done = run(*args, *late)  # what was measured is not lost
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(b"prefill", done.stdout)
+            self.assertIn(says, done.stderr)
+
+    def test_prediction(self):
+        args = ["bench", TINY, "--predict", "10,20", "--depth", "0,100"]
+        out = self.ok_json(*args)
+        self.assertEqual([(d["depth"], d["read_bytes_per_s"]) for d in out["decode"]],
+                         [(0, 1e10), (100, 1e10), (0, 2e10), (100, 2e10)])
+        for one in out["decode"]:
+            self.assertEqual(one["bytes_per_token"], one["weight_bytes"] + one["kv_bytes"] + one["state_bytes"])
+            self.assertAlmostEqual(one["tokens_per_s"], one["read_bytes_per_s"] / one["bytes_per_token"])
+        measured = self.ok_json("bench", TINY, "--prompt", 0, "--gen", 1, "--depth", 100, "--repeat", 1)["results"][0]
+        self.assertEqual(out["decode"][1]["bytes_per_token"], measured["bytes"])
+        twice = self.ok_json(*args, "--layers", 2 * out["layers"])
+        self.assertEqual(twice["decode"][1]["kv_bytes"], 2 * out["decode"][1]["kv_bytes"])
+        self.assertIn("t/s at the roof", self.ok(*args))
+        self.fails(2, "bench", TINY, "--layers", 3)
+        self.fails(2, "bench", TINY, "--predict", 0)
 
 
 class Inspect(Case):

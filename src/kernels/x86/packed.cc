@@ -2,7 +2,8 @@
 //
 // A group of 16 rows is a vector: lane r belongs to row r. For 32 columns the codes of column pairs, in 16 bits each,
 // are multiplied by the same pair of a token's activations in every lane; the exact integer sums are then scaled and
-// added to the f32 sums. One token unpacks codes as it goes, more share a panel of unpacked ones.
+// added to the f32 sums. Up to eight tokens share a run's codes as they are unpacked: all of it stays in registers, and
+// unpacking again for the next eight costs less than to keep unpacked codes in memory.
 
 #include "kernels/x86/packed.h"
 
@@ -56,7 +57,9 @@ inline __m512 subtract_min(__m512 sum, __m512 min, const ActivationBlock& x) {
   return _mm512_fnmadd_ps(min, _mm512_set1_ps(x.sum), sum);
 }
 
-// ---- One token ----
+// ---- A group's products with up to eight tokens ----
+
+inline constexpr std::size_t kTileTokens = 8;
 
 // Of weights ahead, into L2: into L1, or at another distance, the formats reach 3% to 20% less of the bandwidth.
 inline constexpr std::size_t kPrefetchBytes = 8192;
@@ -92,9 +95,10 @@ inline void prefetch_ahead(const Packed& block, std::size_t run) {
   for (std::size_t i = 0; i < kLines; ++i) _mm_prefetch(ahead + i * kLine, _MM_HINT_T1);
 }
 
-template <class Packed>
-void multiply_one(float* sums, const Packed* blocks, std::size_t num_blocks, const ActivationBlock* x) {
-  __m512 sum = _mm512_setzero_ps();
+// sums[t] = x[t] . the group's rows.    sums : [kTokens, kGroupRows]
+template <class Packed, std::size_t kTokens>
+void multiply_tile(float* sums, const Packed* blocks, std::size_t num_blocks, const ActivationBlock* const* x) {
+  __m512 sum[kTokens] = {};
   for (std::size_t block_idx = 0; block_idx < num_blocks; ++block_idx) {
     const Packed& block = blocks[block_idx];
     const BlockScales shared = block_scales(block);
@@ -103,114 +107,27 @@ void multiply_one(float* sums, const Packed* blocks, std::size_t num_blocks, con
       prefetch_ahead(block, run);
       Pairs pairs;
       unpack(pairs, block, run);
-      sum = add_run(sum, pairs, block, shared, run, x[kRuns * block_idx + run]);
-    }
-  }
-  _mm512_storeu_ps(sums, sum);
-}
-
-// ---- Many tokens: a panel of two groups, one block of columns at a time ----
-
-inline constexpr std::size_t kPanelGroups = 2;
-inline constexpr std::size_t kPanelRows = kPanelGroups * kGroupRows;
-inline constexpr std::size_t kTileTokens = 6;    // 12 integer and 12 f32 sums in 32 registers
-inline constexpr std::size_t kBlockTokens = 96;  // their x stays in L2: 480 KB at 2,048 columns
-
-template <class Packed>
-struct Panel {
-  static constexpr std::size_t kSubs = kSuperBlock / Packed::kSubBlock;
-  alignas(64) __m512i pairs[kRuns][16][kPanelGroups];  // 16 KB: stays in L1
-  alignas(64) __m512 scales[kSubs][kPanelGroups];
-  alignas(64) __m512 mins[kSubs][kPanelGroups];
-
-  void fill(const Packed& block, std::size_t group) {
-    const BlockScales shared = block_scales(block);
-    for (std::size_t run = 0; run < kRuns; ++run) {
-      Pairs unpacked;
-      unpack(unpacked, block, run);
-#pragma GCC unroll 16
-      for (std::size_t i = 0; i < 16; ++i) pairs[run][i][group] = unpacked[i];
-    }
-    for (std::size_t sub = 0; sub < kSubs; ++sub) {
-      const Scales s = scales_of(block, shared, sub);
-      scales[sub][group] = s.scale;
-      if constexpr (Packed::kMins) mins[sub][group] = s.min;
-    }
-  }
-};
-
-// sums[t, group] += the panel's block times x[t].    sums : [kTokens, kPanelRows]   x : the tile's tokens, at the block
-template <class Packed, std::size_t kGroups, std::size_t kTokens>
-void multiply_tile(float* sums, const Panel<Packed>& panel, const ActivationBlock* const* x, std::size_t first_run) {
-  constexpr std::size_t kSubs = kRun / Packed::kSubBlock;
-  constexpr std::size_t kPairs = 16 / kSubs;
-  __m512 sum[kTokens][kGroups];
-#pragma GCC unroll 6
-  for (std::size_t t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-    for (std::size_t g = 0; g < kGroups; ++g) sum[t][g] = _mm512_loadu_ps(sums + t * kPanelRows + g * kGroupRows);
-  }
-  for (std::size_t run = 0; run < kRuns; ++run) {
-    const ActivationBlock* runs[kTokens];
-#pragma GCC unroll 6
-    for (std::size_t t = 0; t < kTokens; ++t) runs[t] = x[t] + first_run + run;
-#pragma GCC unroll 2
-    for (std::size_t sub = 0; sub < kSubs; ++sub) {
-      __m512i dot[kTokens][kGroups];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
       for (std::size_t t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-        for (std::size_t g = 0; g < kGroups; ++g) {
-          dot[t][g] = take_offset_off<Packed>(*runs[t], sub);
-        }
-      }
-#pragma GCC unroll 16
-      for (std::size_t i = 0; i < kPairs; ++i) {
-        const __m512i* codes = panel.pairs[run][sub * kPairs + i];
-#pragma GCC unroll 6
-        for (std::size_t t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-          for (std::size_t g = 0; g < kGroups; ++g)
-            dot[t][g] = add_pair(dot[t][g], codes[g], *runs[t], sub * kPairs + i);
-        }
-      }
-#pragma GCC unroll 2
-      for (std::size_t g = 0; g < kGroups; ++g) {
-        const __m512 scale = panel.scales[run * kSubs + sub][g];
-        [[maybe_unused]] const __m512 min = panel.mins[run * kSubs + sub][g];
-#pragma GCC unroll 6
-        for (std::size_t t = 0; t < kTokens; ++t) {
-          sum[t][g] = add_scaled(sum[t][g], dot[t][g], scale, *runs[t]);
-          if constexpr (Packed::kMins) sum[t][g] = subtract_min(sum[t][g], min, *runs[t]);
-        }
+        sum[t] = add_run(sum[t], pairs, block, shared, run, x[t][kRuns * block_idx + run]);
       }
     }
   }
-#pragma GCC unroll 6
-  for (std::size_t t = 0; t < kTokens; ++t) {
-#pragma GCC unroll 2
-    for (std::size_t g = 0; g < kGroups; ++g) _mm512_storeu_ps(sums + t * kPanelRows + g * kGroupRows, sum[t][g]);
-  }
+#pragma GCC unroll 8
+  for (std::size_t t = 0; t < kTokens; ++t) _mm512_storeu_ps(sums + t * kGroupRows, sum[t]);
 }
 
-template <class Packed, std::size_t kGroups>
-auto tile_for(std::size_t num_tokens)
-    -> void (*)(float*, const Panel<Packed>&, const ActivationBlock* const*, std::size_t) {
-  switch (num_tokens) {
-    case 1:
-      return &multiply_tile<Packed, kGroups, 1>;
-    case 2:
-      return &multiply_tile<Packed, kGroups, 2>;
-    case 3:
-      return &multiply_tile<Packed, kGroups, 3>;
-    case 4:
-      return &multiply_tile<Packed, kGroups, 4>;
-    case 5:
-      return &multiply_tile<Packed, kGroups, 5>;
-    default:
-      return &multiply_tile<Packed, kGroups, kTileTokens>;
-  }
+// The tiles of 1 to kTileTokens tokens.
+template <class Packed, std::size_t... kIndex>
+constexpr auto make_tiles(std::index_sequence<kIndex...>) {
+  return std::array{&multiply_tile<Packed, kIndex + 1>...};
 }
+template <class Packed>
+inline constexpr auto kTiles = make_tiles<Packed>(std::make_index_sequence<kTileTokens>());
+
+// ---- A group's products with many tokens ----
+
+inline constexpr std::size_t kBlockTokens = 96;  // their x stays in L2: 480 KB at 2,048 columns
 
 // The x rows of at most kBlockTokens tokens, wherever they lie.
 struct TokenRows {
@@ -218,37 +135,27 @@ struct TokenRows {
   std::size_t count = 0;
 };
 
-template <class Packed>
-void multiply_panel_of(float* sums, const Weight& w, std::size_t first_group, std::size_t num_groups,
-                       const TokenRows& tokens) {
+// sums[t] = x[t] . group group_idx's rows of w.    sums : [tokens.count, kGroupRows]
+void multiply_group(float* sums, const Weight& w, std::size_t group_idx, const TokenRows& tokens) {
   const std::size_t num_blocks = w.cols / kSuperBlock;
-  const auto* groups = reinterpret_cast<const Packed*>(w.packed) + first_group * num_blocks;
-  if (tokens.count == 1) {
-    for (std::size_t g = 0; g < num_groups; ++g) {
-      multiply_one(sums + g * kGroupRows, groups + g * num_blocks, num_blocks, tokens.x[0]);
-    }
-    return;
-  }
-  Panel<Packed> panel;
-  std::fill_n(sums, tokens.count * kPanelRows, 0.0f);
-  for (std::size_t block_idx = 0; block_idx < num_blocks; ++block_idx) {
-    for (std::size_t g = 0; g < num_groups; ++g) panel.fill(groups[g * num_blocks + block_idx], g);
+  with_packed_layout(w.type, [&]<class Packed>(std::type_identity<Packed>) {
+    const auto* blocks = reinterpret_cast<const Packed*>(w.packed) + group_idx * num_blocks;
     for (std::size_t t = 0; t < tokens.count; t += kTileTokens) {
-      const std::size_t num_tokens = std::min(kTileTokens, tokens.count - t);
-      const auto tile = num_groups == 2 ? tile_for<Packed, 2>(num_tokens) : tile_for<Packed, 1>(num_tokens);
-      tile(sums + t * kPanelRows, panel, tokens.x.data() + t, block_idx * kRuns);
+      const auto tile = kTiles<Packed>[std::min(kTileTokens, tokens.count - t) - 1];
+      tile(sums + t * kGroupRows, blocks, num_blocks, tokens.x.data() + t);
     }
-  }
+  });
 }
 
-// sums[t, r] = x[t] . row rows.begin + r, for at most kPanelRows rows from a group's first on.
-//   sums : [tokens.count, kPanelRows]
-void multiply_panel(float* sums, const Weight& w, Range rows, const TokenRows& tokens) {
-  const std::size_t first_group = rows.begin / kGroupRows;
-  const std::size_t num_groups = ceil_div(rows.count(), kGroupRows);
-  with_packed_layout(w.type, [&]<class Packed>(std::type_identity<Packed>) {
-    multiply_panel_of<Packed>(sums, w, first_group, num_groups, tokens);
-  });
+// For each group of rows in `outputs`, which begin at one: emit(row, mask of the group's rows that there are, sums).
+template <class Emit>
+void for_each_group(const Weight& w, Range outputs, const TokenRows& tokens, const Emit& emit) {
+  alignas(64) float sums[kBlockTokens * kGroupRows];
+  for (std::size_t row = outputs.begin; row < outputs.end; row += kGroupRows) {
+    multiply_group(sums, w, row / kGroupRows, tokens);
+    const std::size_t num_rows = std::min(kGroupRows, outputs.end - row);
+    emit(row, static_cast<__mmask16>((1u << num_rows) - 1), sums);
+  }
 }
 
 // ---- Packing and rounding ----
@@ -307,18 +214,14 @@ void matmul(View<float> out, View<const ActivationBlock> x, const Weight& w, Ran
     TokenRows tokens;
     tokens.count = std::min(kBlockTokens, num_tokens - first);
     for (std::size_t t = 0; t < tokens.count; ++t) tokens.x[t] = x.row(first + t);
-    for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
-      const Range rows{row, std::min(row + kPanelRows, outputs.end)};
-      alignas(64) float sums[kBlockTokens * kPanelRows];
-      multiply_panel(sums, w, rows, tokens);
+    for_each_group(w, outputs, tokens, [&](std::size_t row, __mmask16 rows, const float* sums) {
       for (std::size_t t = 0; t < tokens.count; ++t) {
-        float* out_row = out.row(first + t) + row;
-        for (std::size_t r = 0; r < rows.count(); ++r) {
-          const float sum = sums[t * kPanelRows + r];
-          out_row[r] = write == Write::kAdd ? out_row[r] + sum : sum;
-        }
+        float* dst = out.row(first + t) + row;
+        __m512 sum = _mm512_load_ps(sums + t * kGroupRows);
+        if (write == Write::kAdd) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, dst), sum);
+        _mm512_mask_storeu_ps(dst, rows, sum);
       }
-    }
+    });
   }
 }
 
@@ -336,14 +239,11 @@ void expert_rows(View<float> out, View<const ActivationBlock> x, const Routing& 
     const std::size_t end = routing.expert_begin[e + 1];
     for (std::size_t first = routing.expert_begin[e]; first < end; first += kBlockTokens) {
       const TokenRows tokens = rows_of_pairs(x, first, end, [&](std::size_t i) { return routing.pair_token[i]; });
-      for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
-        const Range rows{row, std::min(row + kPanelRows, outputs.end)};
-        alignas(64) float sums[kBlockTokens * kPanelRows];
-        multiply_panel(sums, experts[e], rows, tokens);
+      for_each_group(experts[e], outputs, tokens, [&](std::size_t row, __mmask16 rows, const float* sums) {
         for (std::size_t t = 0; t < tokens.count; ++t) {
-          std::copy_n(sums + t * kPanelRows, rows.count(), out.row(first + t) + row);
+          _mm512_mask_storeu_ps(out.row(first + t) + row, rows, _mm512_load_ps(sums + t * kGroupRows));
         }
-      }
+      });
     }
   }
 }
@@ -354,16 +254,15 @@ void expert_output(View<float> out, View<const ActivationBlock> hidden, const Ro
     const std::size_t end = routing.expert_begin[e + 1];
     for (std::size_t first = routing.expert_begin[e]; first < end; first += kBlockTokens) {
       const TokenRows tokens = rows_of_pairs(hidden, first, end, [](std::size_t i) { return i; });
-      for (std::size_t row = outputs.begin; row < outputs.end; row += kPanelRows) {
-        const Range rows{row, std::min(row + kPanelRows, outputs.end)};
-        alignas(64) float sums[kBlockTokens * kPanelRows];
-        multiply_panel(sums, experts[e], rows, tokens);
+      for_each_group(experts[e], outputs, tokens, [&](std::size_t row, __mmask16 rows, const float* sums) {
         for (std::size_t t = 0; t < tokens.count; ++t) {
-          const float weight = routing.pair_weight[first + t];
-          float* out_row = out.row(routing.pair_token[first + t]) + row;
-          for (std::size_t r = 0; r < rows.count(); ++r) out_row[r] += weight * sums[t * kPanelRows + r];
+          const __m512 weight = _mm512_set1_ps(routing.pair_weight[first + t]);
+          float* dst = out.row(routing.pair_token[first + t]) + row;
+          const __m512 before = _mm512_maskz_loadu_ps(rows, dst);
+          _mm512_mask_storeu_ps(dst, rows,
+                                _mm512_add_ps(before, _mm512_mul_ps(weight, _mm512_load_ps(sums + t * kGroupRows))));
         }
-      }
+      });
     }
   }
 }
