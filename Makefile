@@ -7,6 +7,9 @@ QNEXT := build/release/qnext
 export CMAKE_CXX_COMPILER_LAUNCHER := $(shell command -v ccache)
 # Random weights with a real tokenizer: enough to see the program work (the trained model replaces it).
 MODEL ?= tests/data/golden/next-gguf/next-Q4_K_M.gguf
+# Random weights of the real widths: 4 layers, 3.9 GiB.
+BENCH_MODEL ?= build/bench/synthetic-q4_k.gguf
+BENCH_ARGS ?= --prompt 512,4096 --gen 64 --depth 0,4096 --batch 1,8 --svg build/bench/roofs.svg
 PROMPT ?= Tell me a short story about a lighthouse keeper.
 
 .PHONY: help setup build run test test-asan test-tsan test-long fuzz bench format check clean
@@ -46,8 +49,12 @@ fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --build --preset fuzz -j $(JOBS)
 	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
 
-bench: build  ## speed of MODEL against this machine's roofs; BENCH_ARGS go to `qnext bench`
-	$(QNEXT) bench $(MODEL) $(BENCH_ARGS)
+bench: build $(BENCH_MODEL)  ## speed of BENCH_MODEL (synthetic) against this machine's roofs, within 10 minutes; BENCH_ARGS change it
+	$(QNEXT) bench $(BENCH_MODEL) --pack-cache build/bench $(BENCH_ARGS)
+
+build/bench/synthetic-%.gguf: tools/make_synthetic.py | setup
+	@mkdir -p $(@D)
+	tools/make_synthetic.py $@ --type $* --tokenizer build/downloads/tokenizer-qwen3/tokenizer.json
 
 format:  ## rewrite every source in the house style
 	git ls-files '*.cc' '*.h' | xargs clang-format -i

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The machine-readable formats that docs/cli.md promises, on the models in the tree."""
 import json
+import statistics
 import struct
+import subprocess
+import sys
 import xml.dom.minidom
 
-from harness import GGUF, GGUF_GOLDEN, GOLDEN, TINY, Case, main, run
+from harness import GGUF, GGUF_GOLDEN, GOLDEN, QNEXT, ROOT, TINY, Case, main, run
 
 NUMBER = (int, float)
 
@@ -198,6 +201,48 @@ class Bench(Case):
         self.assertIn("t/s at the roof", self.ok(*args))
         self.fails(2, "bench", TINY, "--layers", 3)
         self.fails(2, "bench", TINY, "--predict", 0)
+
+
+class Peers(Case):
+    """bench/peers.py beside a llama-bench that only prints."""
+
+    def peers(self, *args):
+        command = [sys.executable, ROOT / "bench/peers.py", *args, "--qnext", QNEXT]
+        return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+    def fake(self, body):
+        script = self.folder / "llama-bench"
+        script.write_text(f"#!{sys.executable}\nimport json, sys\n{body}\n")
+        script.chmod(0o755)
+        return f"fake={script} -rtr 1"
+
+    def test_table(self):
+        peer = self.fake("""
+want = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert want["-rtr"] == "1" and want["-n"] == "4" and want["-t"] == "1", want
+print(json.dumps([{"n_prompt": int(p), "n_gen": 0, "avg_ts": 50.0} for p in want["-p"].split(",")] +
+                 [{"n_prompt": 0, "n_gen": 4, "avg_ts": 20.0}]))""")
+        file = self.folder / "rounds.json"
+        done = self.peers(GGUF, "--peer", peer, "--prompt", "8,16", "--gen", 4, "--rounds", 2, "--threads", 1,
+                          "--json", file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = done.stdout.splitlines()
+        self.assertRegex(lines[0], r"^ +qnext +fake +ours / fake +share of roof$")
+        self.assertRegex(lines[1], r"^prefill 8 +[\d.]+ \([\d.]+-[\d.]+\) +50\.0 \(50\.0-50\.0\) +[\d.]+ +\d+%$")
+        self.assertEqual([line.split()[:2] for line in lines[2:]], [["prefill", "16"], ["decode", "4"]])
+        rounds = json.loads(file.read_text())
+        self.assertEqual(rounds[1]["fake"], {"prefill 8": 50.0, "prefill 16": 50.0, "decode 4": 20.0})
+        median = statistics.median(one["qnext"]["decode 4"] / 20 for one in rounds)
+        self.assertAlmostEqual(float(lines[3].split()[-2]), median, delta=0.006)
+
+    def test_what_fails_says_so(self):
+        for body, says in (("sys.exit('no such model')", "no such model"), ("print('?')", "printed no JSON")):
+            done = self.peers(GGUF, "--peer", self.fake(body), "--prompt", 8, "--gen", 0)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(says, done.stderr)
+        self.assertIn("expected NAME=PATH", self.peers(GGUF, "--peer", "x").stderr)
+        self.assertIn("No such file", self.peers(GGUF, "--peer", "x=/none/llama-bench").stderr)
+        self.assertIn("no such file", self.peers("none.gguf", "--peer", "x=y").stderr)
 
 
 class Inspect(Case):
