@@ -101,6 +101,29 @@ CLI::Option* add_counts(CLI::App& command, const std::string& name, std::vector<
       ->type_name("N,N,...");
 }
 
+// What is made of the measurements, or said instead of them.
+void add_report_options(CLI::App& command, BenchOptions& options) {
+  CLI::Option* compare =
+      command.add_option("--compare", options.compare, "Print ratios to an earlier report, as --json printed it")
+          ->type_name("FILE");
+  CLI::Option* svg =
+      command.add_option("--svg", options.svg, "Draw the share of the roof of each measurement")->type_name("FILE");
+  CLI::Option* predict =
+      command
+          .add_option("--predict", options.predict,
+                      "Measure nothing: decode speed where memory gives this many GB/s, from the shapes")
+          ->delimiter(',')
+          ->check(CLI::Range(0.001, 1e6))
+          ->type_name("GB/S,...")
+          ->excludes(compare, svg);
+  command.add_option("--layers", options.num_layers, "For --predict: of a model with this many layers like MODEL's")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N")
+      ->needs(predict);
+  CLI::Option* json = command.add_flag("--json", options.json, "Print one JSON object (docs/cli.md)");
+  json->excludes(compare);
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& root, Action& action) {
@@ -134,25 +157,7 @@ void add_bench_command(CLI::App& root, Action& action) {
           "Element type of the K/V cache: f32 (default) or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("TYPE");
-  CLI::Option* compare =
-      command.add_option("--compare", options->compare, "Print ratios to an earlier report, as --json printed it")
-          ->type_name("FILE");
-  CLI::Option* svg =
-      command.add_option("--svg", options->svg, "Draw the share of the roof of each measurement")->type_name("FILE");
-  CLI::Option* predict =
-      command
-          .add_option("--predict", options->predict,
-                      "Measure nothing: decode speed where memory gives this many GB/s, from the shapes")
-          ->delimiter(',')
-          ->check(CLI::Range(0.001, 1e6))
-          ->type_name("GB/S,...")
-          ->excludes(compare, svg);
-  command.add_option("--layers", options->num_layers, "For --predict: of a model with this many layers like MODEL's")
-      ->check(CLI::Range(1, 4096))
-      ->type_name("N")
-      ->needs(predict);
-  CLI::Option* json = command.add_flag("--json", options->json, "Print one JSON object (docs/cli.md)");
-  json->excludes(compare);
+  add_report_options(command, *options);
   add_machine_options(command, options->machine);
   command.footer(
       "Bytes and operations are counted from the model's shapes: each matrix once a step, of the experts those that\n"

@@ -26,9 +26,10 @@ KernelTable make_ref_table() {
 }
 
 // The kernels of the target that Highway has chosen.
-KernelTable make_simd_table(std::string_view name) {
+KernelTable make_simd_table(std::string_view name, const PackedProducts* packed) {
   KernelTable table{};
   table.name = name;
+  table.packed = packed;
   add_simd_matmul(table);
   add_simd_rows(table);
   add_simd_delta_net(table);
@@ -40,13 +41,18 @@ KernelTable make_simd_table(std::string_view name) {
 struct Target {
   std::string_view name;
   std::int64_t highway_target;
+  const PackedProducts* (*packed)();  // null: the table packs nothing
 };
 
 // Slowest first.
 #if HWY_ARCH_X86
-constexpr Target kTargets[] = {{"sse4", HWY_SSE4}, {"avx2", HWY_AVX2}, {"avx512", HWY_AVX3}};
+constexpr Target kTargets[] = {{"sse4", HWY_SSE4, nullptr},
+                               {"avx2", HWY_AVX2, avx2_products},
+                               {"avx512", HWY_AVX3, avx2_products},
+                               {"vnni", HWY_AVX3, vnni_products},
+                               {"amx", HWY_AVX3, amx_products}};
 #else
-constexpr Target kTargets[] = {{"neon", HWY_NEON}};
+constexpr Target kTargets[] = {{"neon", HWY_NEON, nullptr}};
 #endif
 
 std::vector<KernelTable> make_tables() {
@@ -54,16 +60,12 @@ std::vector<KernelTable> make_tables() {
   const std::int64_t supported = hwy::SupportedTargets() & HWY_TARGETS;
   for (const Target& target : kTargets) {
     if ((supported & target.highway_target) == 0) continue;
+    const PackedProducts* packed = target.packed != nullptr ? target.packed() : nullptr;
+    if (target.packed != nullptr && packed == nullptr) continue;
     hwy::GetChosenTarget().Update(target.highway_target);
-    tables.push_back(make_simd_table(target.name));
+    tables.push_back(make_simd_table(target.name, packed));
   }
   hwy::GetChosenTarget().Update(supported);
-  if (const PackedProducts* products = vnni_products(); products != nullptr && tables.back().name == "avx512") {
-    KernelTable table = tables.back();
-    table.name = "vnni";
-    table.packed = products;
-    tables.push_back(table);
-  }
   return tables;
 }
 

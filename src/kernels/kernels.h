@@ -210,7 +210,7 @@ inline constexpr int kPackedLayoutVersion = 1;  // grows whenever a table packs 
 // ---- The table ---------------------------------------------------------------------------------------------------
 
 struct KernelTable {
-  std::string_view name;  // "ref", or the instruction set: "sse4", "avx2", "avx512", "vnni", "neon"
+  std::string_view name;  // "ref", or the instruction set: "sse4", "avx2", "avx512", "vnni", "amx", "neon"
 
   DecodeRows decode_rows;
   Matmul matmul;

@@ -11,6 +11,7 @@
 #include "kernels/compare.h"
 #include "kernels/dispatch.h"
 #include "kernels/random_weight.h"
+#include "kernels/x86/packed_emulated.h"
 
 namespace qnext {
 namespace {
@@ -22,6 +23,13 @@ std::vector<const KernelTable*> packing_tables() {
   for (const KernelTable& table : available_tables()) {
     if (table.packed != nullptr) out.push_back(&table);
   }
+  static const KernelTable emulated = [] {
+    KernelTable table{};
+    table.name = "emulated amx";
+    table.packed = emulated_products();
+    return table;
+  }();
+  if (emulated.packed != nullptr) out.push_back(&emulated);
   return out;
 }
 
@@ -196,6 +204,20 @@ TEST_P(PackedOfType, AgreesWithRef) {
         }
       }
     }
+  }
+}
+
+// Whatever the instruction set: packed weights, rounded activations and products.
+TEST_P(PackedOfType, TablesAgreeToTheBit) {
+  constexpr std::size_t kNumTokens = 50, kRows = 40, kCols = 512;
+  const std::vector<float> values = random_floats(kNumTokens * kCols, 30);
+  std::vector<float> expected;
+  for (const KernelTable* table : packing_tables()) {
+    SCOPED_TRACE(table->name);
+    const PackedWeight w(*table, GetParam(), kRows, kCols, 31);
+    const std::vector<float> out = run(*table, Rounded(*table, values, kCols), w.weight, {0, kNumTokens}, {0, kRows});
+    if (expected.empty()) expected = out;
+    expect_same_bits(out, expected);
   }
 }
 

@@ -1,11 +1,13 @@
 #pragma once
-// Products of packed weights (kernels.h, PackedProducts) for CPUs with AVX-512 VNNI. x86 only.
+// Products of packed weights (kernels.h, PackedProducts). x86 only.
 
 #include "kernels/kernels.h"
 
 namespace qnext {
 
-// What this CPU runs them with, or null when it lacks AVX-512 VNNI.
-const PackedProducts* vnni_products();
+const PackedProducts* avx2_products();  // for CPUs with AVX2, FMA and F16C
+const PackedProducts* vnni_products();  // null where the CPU lacks AVX-512 VNNI; the CPU has AVX-512 F, BW, DQ and VL
+const PackedProducts*
+amx_products();  // null where that, or AMX with 8-bit integers, or the OS's permission, is lacking
 
 }  // namespace qnext

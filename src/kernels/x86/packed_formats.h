@@ -1,5 +1,5 @@
 #pragma once
-// How weights are packed for AVX-512 (docs/decisions/0006): sixteen rows, one a 32-bit lane, side by side, and column
+// How weights are packed (docs/decisions/0006): sixteen rows, one a 32-bit lane, side by side, and column
 // pairs one after the other, so that a product is loads, shifts, masks and multiply-adds, and scales are vectors, too.
 //
 // A matrix is its groups of 16 rows (the last one filled up with zeros), a group its blocks of 256 columns in turn, a
@@ -28,12 +28,14 @@ using PackedBits8 = std::uint8_t[8][64];  // byte j: pair 2v + j
 //   kSubBlock  columns that share a scale
 //   kOffset    what its codes, as products take them, have too much: value = scale * (code - kOffset) - min
 //   kMins      whether it has mins
+//   kSigned    whether its codes are signed bytes; else they are less than 256, and not
 
 // 4.625 bits a weight: the file's, and scales and mins in whole bytes.
 struct PackedQ4K {
   static constexpr std::size_t kSubBlock = 32;
   static constexpr int kOffset = 0;
   static constexpr bool kMins = true;
+  static constexpr bool kSigned = false;
   std::uint16_t d[kGroupRows];  // f16
   std::uint16_t dmin[kGroupRows];
   std::uint8_t scales[kRuns][kGroupRows];
@@ -53,6 +55,7 @@ struct PackedQ6K {
   static constexpr std::size_t kSubBlock = 16;
   static constexpr int kOffset = 32;
   static constexpr bool kMins = false;
+  static constexpr bool kSigned = false;
   PackedBits4 low_bits[kRuns];
   PackedBits2 high_bits[kRuns];
   std::int8_t scales[2 * kRuns][kGroupRows];
@@ -66,6 +69,7 @@ struct PackedQ8_0 {
   static constexpr std::size_t kSubBlock = 32;
   static constexpr int kOffset = 0;
   static constexpr bool kMins = false;
+  static constexpr bool kSigned = true;
   std::uint16_t d[kRuns][kGroupRows];  // f16
   PackedBits8 codes[kRuns];            // signed
 };
@@ -76,6 +80,7 @@ struct PackedQ4_0 {
   static constexpr std::size_t kSubBlock = 32;
   static constexpr int kOffset = 8;
   static constexpr bool kMins = false;
+  static constexpr bool kSigned = false;
   std::uint16_t d[kRuns][kGroupRows];  // f16
   PackedBits4 codes[kRuns];
 };
@@ -94,6 +99,7 @@ struct PackedIQ4XS {
   static constexpr std::size_t kSubBlock = 32;
   static constexpr int kOffset = kLevelOffset;
   static constexpr bool kMins = false;
+  static constexpr bool kSigned = false;
   static constexpr const std::array<std::int8_t, 16>& kLevels = kIq4Levels;
   PackedBits4 codes[kRuns];
   std::int8_t scales[kRuns][kGroupRows];
@@ -107,6 +113,7 @@ struct PackedMXFP4 {
   static constexpr std::size_t kSubBlock = 32;
   static constexpr int kOffset = kLevelOffset;
   static constexpr bool kMins = false;
+  static constexpr bool kSigned = false;
   static constexpr const std::array<std::int8_t, 16>& kLevels = kMxfp4Levels;
   std::uint8_t exponents[kRuns][kGroupRows];
   PackedBits4 codes[kRuns];

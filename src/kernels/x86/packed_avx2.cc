@@ -1,0 +1,49 @@
+// Products of packed weights with AVX2.
+
+#include "kernels/x86/packed.h"
+
+#if defined(__x86_64__)
+
+#include <hwy/base.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "kernels/x86/packed_formats.h"
+
+// gcc 12 takes the undefined operands inside its own intrinsics for ours.
+#ifndef __clang__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+HWY_PUSH_ATTRIBUTES("avx2,fma,f16c")
+namespace qnext {
+namespace {
+
+#include "kernels/x86/packed_lanes256-inl.h"
+//
+#include "kernels/x86/packed_products-inl.h"
+
+}  // namespace
+}  // namespace qnext
+HWY_POP_ATTRIBUTES
+#ifndef __clang__
+#pragma GCC diagnostic pop
+#endif
+
+namespace qnext {
+
+const PackedProducts* avx2_products() {
+  return &kProducts<InRegisters>;
+}
+
+}  // namespace qnext
+
+#endif
