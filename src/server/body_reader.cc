@@ -1,0 +1,121 @@
+#include "server/body_reader.h"
+
+#include <fmt/format.h>
+
+namespace qnext {
+namespace {
+
+constexpr std::size_t kMaxDepth = 64;
+
+// How deep brackets nest, outside of strings; parsing never starts on what is too deep.
+std::size_t depth_of(const std::string& text) {
+  std::size_t depth = 0, deepest = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      if (c == '"') in_string = false;
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '{' || c == '[') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == '}' || c == ']') && depth > 0) {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+std::string shown(const Json& value) {
+  constexpr std::size_t kMaxShown = 60;
+  std::string text = json_text(value);
+  if (text.size() <= kMaxShown) return text;
+  std::size_t end = kMaxShown;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
+  return text.substr(0, end) + "...";
+}
+
+}  // namespace
+
+ParsedBody parse_body(const std::string& text) {
+  if (depth_of(text) > kMaxDepth) {
+    return {{}, ApiError{.message = fmt::format("The body nests deeper than {} levels.", kMaxDepth)}};
+  }
+  try {
+    ParsedBody out{.json = Json::parse(text)};
+    if (!out.json.is_object()) out.error = ApiError{.message = "The body must be a JSON object."};
+    return out;
+  } catch (const Json::parse_error& problem) {
+    return {{}, ApiError{.message = fmt::format("The body is not JSON: {}", problem.what())}};
+  }
+}
+
+const Json* BodyReader::any(const std::string& key) {
+  known_.insert(key);
+  const auto found = body_.find(key);
+  return found == body_.end() || found->is_null() ? nullptr : &*found;
+}
+
+void BodyReader::fail(const std::string& param, const std::string& message) {
+  if (!error_) error_ = ApiError{.message = message, .param = param};
+}
+
+std::optional<double> BodyReader::number(const std::string& key, double lowest, double highest) {
+  const Json* value = any(key);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_number() || !(value->get<double>() >= lowest && value->get<double>() <= highest)) {
+    fail(key, fmt::format("'{}' must be a number from {} to {}, found {}.", key, lowest, highest, shown(*value)));
+    return std::nullopt;
+  }
+  return value->get<double>();
+}
+
+std::optional<std::int64_t> BodyReader::integer(const std::string& key, std::int64_t lowest, std::int64_t highest) {
+  const Json* value = any(key);
+  if (value == nullptr) return std::nullopt;
+  const bool fits = value->is_number_integer() &&
+                    !(value->is_number_unsigned() && value->get<std::uint64_t>() > std::uint64_t{INT64_MAX});
+  if (!fits || value->get<std::int64_t>() < lowest || value->get<std::int64_t>() > highest) {
+    fail(key, fmt::format("'{}' must be an integer from {} to {}, found {}.", key, lowest, highest, shown(*value)));
+    return std::nullopt;
+  }
+  return value->get<std::int64_t>();
+}
+
+std::optional<bool> BodyReader::flag(const std::string& key) {
+  const Json* value = any(key);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_boolean()) {
+    fail(key, fmt::format("'{}' must be true or false, found {}.", key, shown(*value)));
+    return std::nullopt;
+  }
+  return value->get<bool>();
+}
+
+std::optional<std::string> BodyReader::text(const std::string& key) {
+  const Json* value = any(key);
+  if (value == nullptr) return std::nullopt;
+  if (!value->is_string()) {
+    fail(key, fmt::format("'{}' must be a string, found {}.", key, shown(*value)));
+    return std::nullopt;
+  }
+  return value->get<std::string>();
+}
+
+void BodyReader::ignore(std::initializer_list<const char*> keys) {
+  for (const char* key : keys) known_.insert(key);
+}
+
+void BodyReader::refuse(const std::string& key, const std::string& why) {
+  if (any(key) != nullptr) fail(key, fmt::format("'{}' {}", key, why));
+}
+
+const std::optional<ApiError>& BodyReader::finish() {
+  for (const auto& [key, value] : body_.items()) {
+    if (!known_.contains(key)) fail(key, fmt::format("Unknown parameter: '{}'.", key));
+  }
+  return error_;
+}
+
+}  // namespace qnext

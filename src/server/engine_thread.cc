@@ -1,0 +1,88 @@
+#include "server/engine_thread.h"
+
+namespace qnext {
+
+EngineThread::EngineThread(Engine& engine) : engine_(engine), thread_([this] { run(); }) {}
+
+EngineThread::~EngineThread() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
+  has_work_.notify_one();
+}
+
+std::optional<EngineThread::Ticket> EngineThread::try_submit(Request request, OnEvent on_event) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_ || num_requests_ >= engine_.config().num_sequences + engine_.config().max_waiting) return std::nullopt;
+  ++num_requests_;
+  const Ticket ticket = next_ticket_++;
+  submissions_.push_back({ticket, std::move(request), std::move(on_event)});
+  has_work_.notify_one();
+  return ticket;
+}
+
+void EngineThread::cancel(Ticket ticket) {
+  const std::lock_guard lock(mutex_);
+  cancellations_.push_back(ticket);
+  has_work_.notify_one();
+}
+
+EngineLoad EngineThread::load() const {
+  const std::lock_guard lock(mutex_);
+  return {.num_requests = num_requests_, .num_sequences = engine_.config().num_sequences, .stats = stats_};
+}
+
+bool EngineThread::wait_for_work() {
+  std::unique_lock lock(mutex_);
+  stats_ = engine_.stats();
+  has_work_.wait(lock, [this] { return stopping_ || !engine_.idle() || !submissions_.empty() || !cancellations_.empty(); });
+  new_submissions_.swap(submissions_);
+  new_cancellations_.swap(cancellations_);
+  return !stopping_;
+}
+
+void EngineThread::run() {
+  while (wait_for_work()) {
+    for (Submission& submission : new_submissions_) start(std::move(submission));
+    new_submissions_.clear();
+    for (const Ticket ticket : new_cancellations_) {
+      const auto found = request_of_ticket_.find(ticket);
+      if (found != request_of_ticket_.end()) engine_.cancel(found->second);
+    }
+    new_cancellations_.clear();
+    for (const Event& event : engine_.step()) deliver(event);
+  }
+  for (const auto& [ticket, request_id] : request_of_ticket_) engine_.cancel(request_id);
+  while (!engine_.idle()) {
+    for (const Event& event : engine_.step()) deliver(event);
+  }
+}
+
+void EngineThread::start(Submission submission) {
+  const auto request_id = engine_.submit(std::move(submission.request));
+  if (!request_id.ok()) {
+    {
+      const std::lock_guard lock(mutex_);
+      --num_requests_;
+    }
+    submission.on_event({RequestId{}, FinishEvent{.reason = FinishReason::kError, .error = request_id.message()}});
+    return;
+  }
+  running_.emplace(request_id->value, Running{submission.ticket, std::move(submission.on_event)});
+  request_of_ticket_.emplace(submission.ticket, *request_id);
+}
+
+void EngineThread::deliver(const Event& event) {
+  const auto found = running_.find(event.request_id.value);
+  QN_CHECK(found != running_.end(), "an event of a request that has ended");
+  if (!std::holds_alternative<FinishEvent>(event.what)) return found->second.on_event(event);
+  const Running ended = std::move(found->second);
+  running_.erase(found);
+  request_of_ticket_.erase(ended.ticket);
+  {
+    const std::lock_guard lock(mutex_);
+    --num_requests_;
+  }
+  ended.on_event(event);
+}
+
+}  // namespace qnext

@@ -1,0 +1,80 @@
+#pragma once
+// EngineThread: the one thread that owns an engine's state. Others submit and cancel; events come back in order.
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/worker_thread.h"
+#include "engine/engine.h"
+
+namespace qnext {
+
+// What the engine is doing, for /metrics and /health.
+struct EngineLoad {
+  std::size_t num_requests = 0;  // accepted and not ended
+  std::size_t num_sequences = 0;  // that may run at once
+  EngineStats stats = {};
+};
+
+class EngineThread {
+ public:
+  using Ticket = std::uint64_t;
+  // Called on the engine's thread: must be quick and must not block. The last event of a ticket is a FinishEvent.
+  using OnEvent = std::function<void(Event event)>;
+
+  // `engine` must outlive this, and nobody else may touch it meanwhile.
+  explicit EngineThread(Engine& engine);
+  // Cancels what runs and waits for the thread.
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+  // Nothing when as many requests run and wait as the engine's config allows. What the engine refuses comes as a
+  // FinishEvent with an error.
+  std::optional<Ticket> try_submit(Request request, OnEvent on_event);
+
+  // Ends a ticket within a step; one that has ended already is no error.
+  void cancel(Ticket ticket);
+
+  EngineLoad load() const;
+
+ private:
+  struct Submission {
+    Ticket ticket;
+    Request request;
+    OnEvent on_event;
+  };
+  struct Running {
+    Ticket ticket;
+    OnEvent on_event;
+  };
+
+  void run();
+  bool wait_for_work();  // false: the end
+  void start(Submission submission);
+  void deliver(const Event& event);
+
+  Engine& engine_;
+  mutable std::mutex mutex_;
+  std::condition_variable has_work_;
+  std::vector<Submission> submissions_;  // guarded by mutex_, as are the next four
+  std::vector<Ticket> cancellations_;
+  std::size_t num_requests_ = 0;
+  EngineStats stats_;
+  bool stopping_ = false;
+  Ticket next_ticket_ = 1;
+
+  std::vector<Submission> new_submissions_;  // of the engine's thread alone, as are the rest
+  std::vector<Ticket> new_cancellations_;
+  std::unordered_map<std::uint32_t, Running> running_;      // by request id
+  std::unordered_map<Ticket, RequestId> request_of_ticket_;
+  WorkerThread thread_;  // last: runs once all of the above is there
+};
+
+}  // namespace qnext

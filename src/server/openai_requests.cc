@@ -1,0 +1,348 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+#include "server/body_reader.h"
+#include "server/openai.h"
+
+namespace qnext {
+namespace {
+
+constexpr std::int64_t kMaxAnswers = 128, kMaxStops = 4, kMaxTopLogprobs = 20;
+
+ApiError bad_value(const std::string& param, const std::string& message) {
+  return {.message = message, .param = param};
+}
+
+// What chat and plain completions share.
+struct Common {
+  std::int64_t num_answers = 1;
+  std::optional<std::size_t> max_new_tokens;
+  SamplingParams sampling;
+  std::vector<std::string> stops;
+  bool ignores_stop_tokens = false;
+  bool stream = false;
+  bool include_usage = false;
+};
+
+std::vector<LogitBias> read_logit_bias(BodyReader& body, const ServedModel& model) {
+  std::vector<LogitBias> out;
+  const Json* bias = body.any("logit_bias");
+  if (bias == nullptr) return out;
+  if (!bias->is_object()) {
+    body.fail("logit_bias", "'logit_bias' must be an object of token ids and numbers.");
+    return out;
+  }
+  for (const auto& [key, value] : bias->items()) {
+    const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
+    const std::size_t id = digits ? std::stoul(key) : model.vocabulary_tokens;
+    if (id >= model.vocabulary_tokens || !value.is_number() || std::abs(value.get<double>()) > 100) {
+      body.fail("logit_bias", fmt::format("'logit_bias' must map token ids below {} to numbers from -100 to 100.",
+                                          model.vocabulary_tokens));
+      return out;
+    }
+    out.push_back({static_cast<TokenId>(id), value.get<float>()});
+  }
+  return out;
+}
+
+std::vector<std::string> read_stops(BodyReader& body) {
+  std::vector<std::string> out;
+  const Json* stop = body.any("stop");
+  if (stop == nullptr) return out;
+  const Json list = stop->is_string() ? Json::array({*stop}) : *stop;
+  const bool right = list.is_array() && list.size() <= std::size_t{kMaxStops} &&
+                     std::all_of(list.begin(), list.end(), [](const Json& text) {
+                       return text.is_string() && !text.get_ref<const std::string&>().empty();
+                     });
+  if (!right) {
+    body.fail("stop", fmt::format("'stop' must be a string or a list of at most {} strings, none of them empty.", kMaxStops));
+    return out;
+  }
+  for (const Json& text : list) out.push_back(text.get<std::string>());
+  return out;
+}
+
+SamplingParams read_sampling(BodyReader& body, const ServedModel& model) {
+  SamplingParams out = model.default_sampling;
+  const auto set = [&](float& field, const char* key, double lowest, double highest) {
+    if (const auto value = body.number(key, lowest, highest)) field = static_cast<float>(*value);
+  };
+  set(out.temperature, "temperature", 0, 2);
+  set(out.top_p, "top_p", 0, 1);
+  set(out.min_p, "min_p", 0, 1);
+  set(out.presence_penalty, "presence_penalty", -2, 2);
+  set(out.frequency_penalty, "frequency_penalty", -2, 2);
+  set(out.repetition_penalty, "repetition_penalty", 0.01, 100);
+  if (const auto top_k = body.integer("top_k", -1, INT32_MAX)) {
+    out.top_k = *top_k < 0 ? 0 : static_cast<std::size_t>(*top_k);  // -1: all, as other servers have it
+  }
+  out.logit_bias = read_logit_bias(body, model);
+  const auto seed = body.integer("seed", INT64_MIN, INT64_MAX);
+  out.seed = seed ? static_cast<std::uint64_t>(*seed) : std::random_device{}();
+  return out;
+}
+
+Common read_common(BodyReader& body, const ServedModel& model) {
+  Common out;
+  const auto name = body.text("model");
+  if (!name && !body.failed()) body.fail("model", "You must provide a model.");
+  out.num_answers = body.integer("n", 1, kMaxAnswers).value_or(1);
+  out.sampling = read_sampling(body, model);
+  out.stops = read_stops(body);
+  out.ignores_stop_tokens = body.flag("ignore_eos").value_or(false);
+  out.stream = body.flag("stream").value_or(false);
+  if (const Json* options = body.any("stream_options")) {
+    BodyReader inner(*options);
+    if (!options->is_object()) {
+      body.fail("stream_options", "'stream_options' must be an object.");
+    } else {
+      out.include_usage = inner.flag("include_usage").value_or(false);
+      inner.ignore({"include_obfuscation"});
+      if (const auto& problem = inner.finish()) body.fail("stream_options." + problem->param, problem->message);
+    }
+    if (!out.stream) body.fail("stream_options", "'stream_options' is only allowed when 'stream' is true.");
+  }
+  body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"});
+  for (const char* key : {"response_format", "thinking_budget", "guided_json", "guided_regex", "guided_choice"}) {
+    const Json* value = body.any(key);
+    const bool plain = value != nullptr && value->is_object() && value->value("type", "") == "text";
+    if (value != nullptr && !plain) body.fail(key, fmt::format("'{}' is not supported by this server yet.", key));
+  }
+  return out;
+}
+
+// The request's model is ours? Asked before anything else is said about the body.
+std::optional<ApiError> check_model(const Json& body, const ServedModel& model) {
+  const auto name = body.find("model");
+  if (name == body.end() || !name->is_string() || serves(model, name->get<std::string>())) return std::nullopt;
+  return model_not_found(name->get<std::string>());
+}
+
+// Answers to one prompt, `num_answers` of them, with seeds one after the other.
+std::optional<ApiError> add_answers(PreparedRequest& out, std::vector<TokenId> prompt, const Common& common,
+                                    const PreparedAnswer& like, const ServedModel& model, const std::string& param) {
+  if (prompt.empty()) return bad_value(param, "The prompt is empty.");
+  if (prompt.size() >= model.context_tokens) {
+    ApiError error = bad_value(param, fmt::format("The prompt has {} tokens; the context holds {}, answer included.",
+                                                  prompt.size(), model.context_tokens));
+    error.code = "context_length_exceeded";
+    return error;
+  }
+  out.num_prompt_tokens += prompt.size();
+  const std::size_t room = model.context_tokens - prompt.size();
+  for (std::int64_t i = 0; i < common.num_answers; ++i) {
+    PreparedAnswer answer = like;
+    answer.request.prompt = prompt;
+    answer.request.max_new_tokens = std::min(room, common.max_new_tokens.value_or(room));
+    answer.request.sampling = common.sampling;
+    answer.request.sampling.seed += static_cast<std::uint64_t>(i);
+    if (!common.ignores_stop_tokens) answer.request.stop_token_ids = model.stop_token_ids;
+    answer.stops = common.stops;
+    if (const Status status = check_request(answer.request, model.vocabulary_tokens); !status.ok()) {
+      return bad_value("", status.message());
+    }
+    out.answers.push_back(std::move(answer));
+  }
+  return std::nullopt;
+}
+
+// ---- Chat ----
+
+// Text, or a list of text parts, as one text.
+std::variant<std::string, ApiError> content_text(const Json& content, const std::string& where) {
+  if (content.is_null()) return "";
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) return bad_value(where, fmt::format("'{}' must be a string or a list of parts.", where));
+  std::string out;
+  for (std::size_t i = 0; i < content.size(); ++i) {
+    const Json& part = content[i];
+    if (!part.is_object() || part.value("type", Json()) != "text" || !part.value("text", Json()).is_string()) {
+      return bad_value(fmt::format("{}[{}]", where, i), "Only parts of type 'text' are supported.");
+    }
+    out += part["text"].get<std::string>();
+  }
+  return out;
+}
+
+// The messages as chat templates take them: roles that they know, content as one text.
+std::variant<Json, ApiError> template_messages(const Json* messages) {
+  if (messages == nullptr) return bad_value("messages", "You must provide 'messages'.");
+  if (!messages->is_array() || messages->empty()) {
+    return bad_value("messages", "'messages' must be a list with at least one message.");
+  }
+  Json out = Json::array();
+  for (std::size_t i = 0; i < messages->size(); ++i) {
+    const Json& message = (*messages)[i];
+    const std::string where = fmt::format("messages[{}]", i);
+    if (!message.is_object()) return bad_value(where, fmt::format("'{}' must be an object.", where));
+    std::string role = message.value("role", Json()).is_string() ? message["role"].get<std::string>() : "";
+    if (role == "developer") role = "system";
+    if (role == "tool" || role == "function" || !message.value("tool_calls", Json()).is_null()) {
+      return bad_value(where, "Tool calls are not supported by this server yet.");
+    }
+    if (role != "system" && role != "user" && role != "assistant") {
+      return bad_value(where + ".role", fmt::format("'{}.role' must be system, developer, user or assistant.", where));
+    }
+    auto content = content_text(message.value("content", Json()), where + ".content");
+    if (const auto* error = std::get_if<ApiError>(&content)) return *error;
+    Json entry = {{"role", role}, {"content", std::get<std::string>(content)}};
+    if (const Json reasoning = message.value("reasoning_content", Json()); reasoning.is_string()) {
+      entry["reasoning_content"] = reasoning;
+    }
+    out.push_back(std::move(entry));
+  }
+  return out;
+}
+
+// Reads 'messages' and what goes into the template beside them.
+std::variant<std::string, ApiError> render(BodyReader& body, const ServedModel& model) {
+  const auto messages = template_messages(body.any("messages"));
+  Json variables = Json::object();
+  if (const Json* kwargs = body.any("chat_template_kwargs")) {
+    if (!kwargs->is_object()) return bad_value("chat_template_kwargs", "'chat_template_kwargs' must be an object.");
+    variables = *kwargs;
+  }
+  if (const auto effort = body.text("reasoning_effort")) {
+    if (*effort != "none" && *effort != "minimal" && *effort != "low" && *effort != "medium" && *effort != "high") {
+      return bad_value("reasoning_effort", "'reasoning_effort' must be none, minimal, low, medium or high.");
+    }
+    if (!variables.contains("enable_thinking")) variables["enable_thinking"] = *effort != "none";
+  }
+  if (const auto* error = std::get_if<ApiError>(&messages)) return *error;
+  if (!model.chat_template) return bad_value("messages", "This model has no chat template; use /v1/completions.");
+  const std::string messages_text = json_text(std::get<Json>(messages)), variables_text = json_text(variables);
+  auto text = model.chat_template->render({.messages = messages_text,
+                                           .variables = variables_text,
+                                           .bos_token = model.bos_token,
+                                           .eos_token = model.eos_token});
+  if (!text.ok()) return bad_value("messages", text.message());
+  return std::move(text).value();
+}
+
+void read_chat_limits(BodyReader& body, Common& common, PreparedAnswer& like) {
+  const auto longest = static_cast<std::int64_t>(INT32_MAX);
+  const auto old_name = body.integer("max_tokens", 1, longest);
+  const auto new_name = body.integer("max_completion_tokens", 1, longest);
+  if (const auto limit = new_name ? new_name : old_name) common.max_new_tokens = static_cast<std::size_t>(*limit);
+  const bool wants = body.flag("logprobs").value_or(false);
+  const auto top = body.integer("top_logprobs", 0, kMaxTopLogprobs);
+  if (top && *top > 0 && !wants) body.fail("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.");
+  if (wants) like.request.num_logprobs = static_cast<std::size_t>(top.value_or(0));
+  if (const Json* tools = body.any("tools"); tools != nullptr && *tools != Json::array()) {
+    body.fail("tools", "'tools' are not supported by this server yet.");
+  }
+  if (const Json* choice = body.any("tool_choice"); choice != nullptr && *choice != "none" && *choice != "auto") {
+    body.fail("tool_choice", "'tool_choice' is not supported by this server yet.");
+  }
+  body.ignore({"parallel_tool_calls"});
+}
+
+// ---- Completions ----
+
+// A text, a list of texts, a list of ids or a list of such lists.
+std::variant<std::vector<std::vector<TokenId>>, ApiError> read_prompts(const Json* prompt, const ServedModel& model,
+                                                                       std::vector<std::string>& texts) {
+  const ApiError wrong = bad_value(
+      "prompt", fmt::format("'prompt' must be a string, a list of strings, a list of token ids below {}, or a list of such lists.",
+                            model.vocabulary_tokens));
+  if (prompt == nullptr || prompt->empty()) return wrong;
+  const bool is_one = !prompt->is_array() || (*prompt)[0].is_number();
+  const Json list = is_one ? Json::array({*prompt}) : *prompt;
+  std::vector<std::vector<TokenId>> out;
+  for (const Json& entry : list) {
+    if (entry.is_string()) {
+      auto ids = model.tokenizer.encode(entry.get<std::string>(), {.add_special = true});
+      if (!ids.ok()) return bad_value("prompt", ids.message());
+      out.push_back(std::move(ids).value());
+      texts.push_back(entry.get<std::string>());
+      continue;
+    }
+    if (!entry.is_array()) return wrong;
+    std::vector<TokenId> ids;
+    for (const Json& id : entry) {
+      if (!id.is_number_unsigned() || id.get<std::uint64_t>() >= model.vocabulary_tokens) return wrong;
+      ids.push_back(id.get<TokenId>());
+    }
+    const auto text = model.tokenizer.decode(ids);
+    texts.push_back(text.ok() ? *text : "");
+    out.push_back(std::move(ids));
+  }
+  if (out.size() > std::size_t{kMaxAnswers}) return bad_value("prompt", fmt::format("At most {} prompts.", kMaxAnswers));
+  return out;
+}
+
+}  // namespace
+
+bool serves(const ServedModel& model, const std::string& name) {
+  const auto is = [&](const std::string& wanted) {
+    return wanted == model.name || std::find(model.aliases.begin(), model.aliases.end(), wanted) != model.aliases.end();
+  };
+  return is(name) || is(name.substr(0, name.rfind(':')));  // "owner/name:provider", as a router is asked
+}
+
+ApiError model_not_found(const std::string& name) {
+  return {.status = 404,
+          .message = fmt::format("The model '{}' does not exist. GET /v1/models lists what is served.", name),
+          .param = "model",
+          .code = "model_not_found"};
+}
+
+Prepared prepare_chat(const Json& json, const ServedModel& model) {
+  if (const auto error = check_model(json, model)) return *error;
+  BodyReader body(json);
+  Common common = read_common(body, model);
+  PreparedAnswer like;
+  read_chat_limits(body, common, like);
+  const auto text = render(body, model);
+  if (const auto& error = body.finish()) return *error;
+  if (const auto* error = std::get_if<ApiError>(&text)) return *error;
+  const std::string& prompt = std::get<std::string>(text);
+  auto ids = model.tokenizer.encode(prompt);
+  if (!ids.ok()) return bad_value("messages", ids.message());
+  like.parts = opens_reasoning(prompt) ? AnswerParts::kStartsInReasoning : AnswerParts::kReasoningFirst;
+  PreparedRequest out{.is_chat = true, .stream = common.stream, .include_usage = common.include_usage};
+  if (const auto error = add_answers(out, std::move(ids).value(), common, like, model, "messages")) return *error;
+  return out;
+}
+
+Prepared prepare_completion(const Json& json, const ServedModel& model) {
+  if (const auto error = check_model(json, model)) return *error;
+  BodyReader body(json);
+  Common common = read_common(body, model);
+  common.max_new_tokens = static_cast<std::size_t>(body.integer("max_tokens", 1, INT32_MAX).value_or(16));
+  PreparedAnswer like;
+  if (const auto count = body.integer("logprobs", 0, kMaxTopLogprobs)) {
+    like.request.num_logprobs = static_cast<std::size_t>(*count);
+  }
+  const bool echo = body.flag("echo").value_or(false);
+  if (echo && like.request.num_logprobs) {
+    body.fail("echo", "'echo' together with 'logprobs' is not supported by this server yet.");
+  }
+  if (const auto best_of = body.integer("best_of", 1, kMaxAnswers); best_of && *best_of != common.num_answers) {
+    body.fail("best_of", "'best_of' is not supported, unless it is 'n'.");
+  }
+  body.refuse("suffix", "is not supported: the model does not fill in the middle.");
+  std::vector<std::string> texts;
+  const auto prompts = read_prompts(body.any("prompt"), model, texts);
+  if (const auto& error = body.finish()) return *error;
+  if (const auto* error = std::get_if<ApiError>(&prompts)) return *error;
+  PreparedRequest out{.is_chat = false, .stream = common.stream, .include_usage = common.include_usage};
+  const auto& ids = std::get<0>(prompts);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (echo) like.echo = texts[i];
+    if (const auto error = add_answers(out, ids[i], common, like, model, "prompt")) return *error;
+  }
+  return out;
+}
+
+std::variant<std::string, ApiError> render_chat(const Json& json, const ServedModel& model) {
+  BodyReader body(json);
+  body.ignore({"model"});
+  auto text = render(body, model);
+  if (const auto& error = body.finish()) return *error;
+  return text;
+}
+
+}  // namespace qnext
