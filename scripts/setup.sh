@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 mkdir -p build/downloads
 
 packages=(
-  g++ cmake ninja-build make pkg-config git ccache python3
+  g++ cmake ninja-build make pkg-config git ccache python3 python3-venv
   libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libxxhash-dev
+  libboost1.81-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   clang clang-format clang-tidy libclang-rt-14-dev
 )
@@ -61,9 +62,23 @@ fetch_tokenizer() {
   rm -rf "$folder"
 }
 
+# The official client that the server is tested with.
+install_python_packages() {
+  local venv=build/venv
+  cmp -s tests/requirements.txt "$venv/installed.txt" && return 0
+  say "installing tests/requirements.txt into $venv"
+  [ -x "$venv/bin/python3" ] || python3 -m venv "$venv" || die "python3 -m venv $venv failed"
+  "$venv/bin/python3" -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt ||
+    die "pip could not install tests/requirements.txt"
+  cp tests/requirements.txt "$venv/installed.txt"
+}
+
 install_packages "${packages[@]}"
 if ! has_cargo; then
   install_packages cargo-web rustc-web
   has_cargo || die "need cargo $min_cargo or newer, found: $(cargo --version 2> /dev/null || echo none)"
 fi
-[ "${1:-}" = --no-test-data ] || fetch_tokenizer
+if [ "${1:-}" != --no-test-data ]; then
+  fetch_tokenizer
+  install_python_packages
+fi

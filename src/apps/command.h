@@ -68,6 +68,7 @@ void add_inspect_command(CLI::App& root, Action& action);
 void add_convert_command(CLI::App& root, Action& action);
 void add_compare_command(CLI::App& root, Action& action);
 void add_bench_command(CLI::App& root, Action& action);
+void add_serve_command(CLI::App& root, Action& action);
 void add_completions_command(CLI::App& root, Action& action);
 
 }  // namespace qnext

@@ -56,6 +56,7 @@ int main(int argc, char** argv) {
   Action action;
   add_run_command(root, action);
   add_chat_command(root, action);
+  add_serve_command(root, action);
   add_tokenize_command(root, action);
   add_inspect_command(root, action);
   add_convert_command(root, action);

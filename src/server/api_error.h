@@ -14,8 +14,8 @@ struct ApiError {
   unsigned status = 400;
   std::string message;
   std::string type = "invalid_request_error";
-  std::string param = {};                    // "": null
-  std::string code = {};                     // "": null
+  std::string param = {};                      // "": null
+  std::string code = {};                       // "": null
   std::optional<unsigned> retry_after_s = {};  // header Retry-After
 };
 

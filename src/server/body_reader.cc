@@ -46,7 +46,7 @@ ParsedBody parse_body(const std::string& text) {
     ParsedBody out{.json = Json::parse(text)};
     if (!out.json.is_object()) out.error = ApiError{.message = "The body must be a JSON object."};
     return out;
-  } catch (const Json::parse_error& problem) {
+  } catch (const Json::exception& problem) {
     return {{}, ApiError{.message = fmt::format("The body is not JSON: {}", problem.what())}};
   }
 }

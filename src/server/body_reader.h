@@ -1,6 +1,6 @@
 #pragma once
-// BodyReader: the fields of a request's JSON, each checked once. The first thing that is wrong is the error; reading goes
-// on with "absent". null is absent.
+// BodyReader: the fields of a request's JSON, each checked once. The first thing that is wrong is the error; reading
+// goes on with "absent". null is absent.
 
 #include <initializer_list>
 #include <set>

@@ -34,7 +34,8 @@ EngineLoad EngineThread::load() const {
 bool EngineThread::wait_for_work() {
   std::unique_lock lock(mutex_);
   stats_ = engine_.stats();
-  has_work_.wait(lock, [this] { return stopping_ || !engine_.idle() || !submissions_.empty() || !cancellations_.empty(); });
+  has_work_.wait(lock,
+                 [this] { return stopping_ || !engine_.idle() || !submissions_.empty() || !cancellations_.empty(); });
   new_submissions_.swap(submissions_);
   new_cancellations_.swap(cancellations_);
   return !stopping_;

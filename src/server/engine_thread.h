@@ -17,7 +17,7 @@ namespace qnext {
 
 // What the engine is doing, for /metrics and /health.
 struct EngineLoad {
-  std::size_t num_requests = 0;  // accepted and not ended
+  std::size_t num_requests = 0;   // accepted and not ended
   std::size_t num_sequences = 0;  // that may run at once
   EngineStats stats = {};
 };
@@ -72,7 +72,7 @@ class EngineThread {
 
   std::vector<Submission> new_submissions_;  // of the engine's thread alone, as are the rest
   std::vector<Ticket> new_cancellations_;
-  std::unordered_map<std::uint32_t, Running> running_;      // by request id
+  std::unordered_map<std::uint32_t, Running> running_;  // by request id
   std::unordered_map<Ticket, RequestId> request_of_ticket_;
   WorkerThread thread_;  // last: runs once all of the above is there
 };

@@ -39,8 +39,8 @@ struct PreparedAnswer {
 
 struct PreparedRequest {
   bool is_chat = true;
-  std::vector<PreparedAnswer> answers;  // in order of their index
-  std::size_t num_prompt_tokens = 0;    // of all prompts, each counted once
+  std::vector<PreparedAnswer> answers = {};  // in order of their index
+  std::size_t num_prompt_tokens = 0;         // of all prompts, each counted once
   bool stream = false;
   bool include_usage = false;
 };

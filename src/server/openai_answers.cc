@@ -94,7 +94,8 @@ Json AnswerWriter::chunk(Json choice) const {
 
 Json AnswerWriter::first_chunk(std::size_t index) const {
   if (!request_.is_chat) {
-    return chunk({{"index", index}, {"text", request_.answers[index].echo}, {"logprobs", nullptr}, {"finish_reason", nullptr}});
+    return chunk(
+        {{"index", index}, {"text", request_.answers[index].echo}, {"logprobs", nullptr}, {"finish_reason", nullptr}});
   }
   return chunk({{"index", index},
                 {"delta", {{"role", "assistant"}, {"content", ""}}},

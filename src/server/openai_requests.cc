@@ -57,7 +57,8 @@ std::vector<std::string> read_stops(BodyReader& body) {
                        return text.is_string() && !text.get_ref<const std::string&>().empty();
                      });
   if (!right) {
-    body.fail("stop", fmt::format("'stop' must be a string or a list of at most {} strings, none of them empty.", kMaxStops));
+    body.fail("stop",
+              fmt::format("'stop' must be a string or a list of at most {} strings, none of them empty.", kMaxStops));
     return out;
   }
   for (const Json& text : list) out.push_back(text.get<std::string>());
@@ -245,8 +246,10 @@ void read_chat_limits(BodyReader& body, Common& common, PreparedAnswer& like) {
 std::variant<std::vector<std::vector<TokenId>>, ApiError> read_prompts(const Json* prompt, const ServedModel& model,
                                                                        std::vector<std::string>& texts) {
   const ApiError wrong = bad_value(
-      "prompt", fmt::format("'prompt' must be a string, a list of strings, a list of token ids below {}, or a list of such lists.",
-                            model.vocabulary_tokens));
+      "prompt",
+      fmt::format(
+          "'prompt' must be a string, a list of strings, a list of token ids below {}, or a list of such lists.",
+          model.vocabulary_tokens));
   if (prompt == nullptr || prompt->empty()) return wrong;
   const bool is_one = !prompt->is_array() || (*prompt)[0].is_number();
   const Json list = is_one ? Json::array({*prompt}) : *prompt;
@@ -269,7 +272,8 @@ std::variant<std::vector<std::vector<TokenId>>, ApiError> read_prompts(const Jso
     texts.push_back(text.ok() ? *text : "");
     out.push_back(std::move(ids));
   }
-  if (out.size() > std::size_t{kMaxAnswers}) return bad_value("prompt", fmt::format("At most {} prompts.", kMaxAnswers));
+  if (out.size() > std::size_t{kMaxAnswers})
+    return bad_value("prompt", fmt::format("At most {} prompts.", kMaxAnswers));
   return out;
 }
 

@@ -1,0 +1,170 @@
+// qnext serve: the model for OpenAI's clients, over HTTP.
+#include "server/server.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "apps/command.h"
+#include "apps/console.h"
+#include "apps/generation.h"
+#include "apps/load_model.h"
+#include "apps/model_files.h"
+
+namespace qnext {
+namespace {
+
+constexpr std::size_t kDefaultContext = 16384;
+constexpr std::size_t kMaxKeyFileBytes = std::size_t{1} << 20;
+
+struct ServeOptions {
+  std::string model;
+  std::string name;
+  std::vector<std::string> aliases;
+  std::string api_key, api_key_file;
+  std::size_t num_parallel = 4;
+  std::size_t max_waiting = 256;
+  ServerConfig server;
+  MachineOptions machine;
+  ContextOptions context;
+};
+
+// The file's or folder's name: what people call the model.
+std::string default_name(const std::string& path) {
+  const std::filesystem::path given(path);
+  const std::filesystem::path last = given.has_filename() ? given.filename() : given.parent_path().filename();
+  return last.extension() == ".gguf" ? last.stem().string() : last.string();
+}
+
+Result<std::vector<std::string>> read_keys(const ServeOptions& options) {
+  std::vector<std::string> out;
+  if (!options.api_key.empty()) out.push_back(options.api_key);
+  if (options.api_key_file.empty()) return out;
+  QN_TRY(const std::string text, read_file(options.api_key_file, kMaxKeyFileBytes));
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    std::string line = text.substr(begin, end - begin);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) out.push_back(std::move(line));
+    begin = end + 1;
+  }
+  if (out.empty()) return error("{}: expected an API key on each line, found none", options.api_key_file);
+  return out;
+}
+
+Result<ServedModel> served_model(const ServeOptions& options, TextFiles files, const ModelConfig& config,
+                                 std::size_t context_tokens) {
+  QN_TRY(const Tokenizer* tokenizer, require_tokenizer(files, options.model));
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  ServedModel out{.name = options.name.empty() ? default_name(options.model) : options.name,
+                  .aliases = options.aliases,
+                  .tokenizer = *tokenizer,
+                  .chat_template = files.chat_template,
+                  .bos_token = files.bos_token,
+                  .eos_token = files.eos_token,
+                  .default_sampling = choose_sampling({}, files.generation),
+                  .stop_token_ids = files.generation.stop_token_ids,
+                  .vocabulary_tokens = config.V,
+                  .context_tokens = context_tokens,
+                  .created_s = std::chrono::duration_cast<std::chrono::seconds>(now).count()};
+  // A tokenizer may know more tokens than the model has rows for.
+  std::erase_if(out.stop_token_ids, [&](TokenId id) { return static_cast<std::size_t>(id) >= config.V; });
+  return out;
+}
+
+void log_request(const RequestLog& log) {
+  std::string line =
+      fmt::format("request id={} route={} status={}", log.id, log.route, log.client_left ? 499 : log.status);
+  if (log.prompt_tokens > 0) {
+    line += fmt::format(" prompt_tokens={} new_tokens={}", log.prompt_tokens, log.new_tokens);
+    if (log.first_token_s) {
+      line += fmt::format(" first_token_ms={:.0f}", *log.first_token_s * 1e3);
+      const double decode_s = log.seconds - *log.first_token_s;
+      if (log.new_tokens > 1 && decode_s > 0)
+        line += fmt::format(" tokens_per_s={:.1f}", static_cast<double>(log.new_tokens - 1) / decode_s);
+    }
+  }
+  write_stderr(line + fmt::format(" ms={:.0f}\n", log.seconds * 1e3));
+}
+
+Result<ExitCode> serve(ServeOptions options) {
+  QN_TRY(options.server.api_keys, read_keys(options));
+  QN_TRY(TextFiles files, load_text_files(options.model));
+  QN_RETURN_IF_ERROR(require_tokenizer(files, options.model));
+  QN_TRY(Machine machine, make_machine(options.machine));
+  const Ops ops(*machine.table, *machine.pool);
+  QN_TRY(const auto model, load_model(options.model, ops, options.machine));
+  const std::size_t longest = model->config().max_context_tokens;
+  std::size_t context_tokens = options.context.context_tokens;
+  if (context_tokens == 0) context_tokens = longest == 0 ? kDefaultContext : std::min(longest, kDefaultContext);
+  const EngineConfig engine_config{.context_tokens = context_tokens,
+                                   .num_sequences = options.num_parallel,
+                                   .max_waiting = options.max_waiting,
+                                   .kv_type = options.context.kv_type};
+  QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
+  QN_TRY(const ServedModel served, served_model(options, std::move(files), model->config(), context_tokens));
+
+  Server server(*engine, served, options.server, log_request);
+  QN_RETURN_IF_ERROR(server.listen());
+  if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
+  const bool is_v6 = options.server.host.find(':') != std::string::npos;
+  QN_RETURN_IF_ERROR(write_stdout(
+      fmt::format("http://{}:{}/v1\n", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port())));
+  write_stderr(
+      fmt::format("serving {}: {} tokens of context, {} at once, {:.2f} GiB of K/V ({}) and states; {}, {} threads\n",
+                  served.name, context_tokens, options.num_parallel,
+                  static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
+                  dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
+  server.run([] { return interrupted(); });
+  write_stderr("stopped\n");
+  return ExitCode::kDone;
+}
+
+void add_server_options(CLI::App& command, ServeOptions& options) {
+  command.add_option("--host", options.server.host, "Address to listen at (default: 127.0.0.1, this machine only)")
+      ->type_name("IP");
+  command.add_option("--port", options.server.port, "Port to listen at; 0: any that is free (default: 8080)")
+      ->check(CLI::Range(0, 65535))
+      ->type_name("N");
+  command.add_option("--name", options.name, "What clients call the model (default: the file's or folder's name)")
+      ->type_name("NAME");
+  command.add_option("--alias", options.aliases, "Another name for it; may be given several times")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("NAME");
+  command.add_option("--api-key", options.api_key, "Ask clients for this key")->type_name("KEY");
+  command.add_option("--api-key-file", options.api_key_file, "Ask clients for one of this file's keys, one a line")
+      ->type_name("FILE");
+  command
+      .add_option("--cors", options.server.cors_origin,
+                  "Let pages of this origin ask, such as http://localhost:3000; *: all")
+      ->type_name("ORIGIN");
+  command.add_option("--parallel", options.num_parallel, "Answers that are computed at once; more wait (default: 4)")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
+  command.add_option("--queue", options.max_waiting, "Answers that may wait; more are refused with 429 (default: 256)")
+      ->check(CLI::Range(0, 1 << 20))
+      ->type_name("N");
+}
+
+}  // namespace
+
+void add_serve_command(CLI::App& root, Action& action) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App& command = *root.add_subcommand("serve", "Serve the model to OpenAI's clients over HTTP.");
+  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
+  add_server_options(command, *options);
+  add_context_options(command, options->context);
+  add_machine_options(command, options->machine);
+  command.footer(
+      "Prints the base URL for clients once it listens; a line for each request goes to stderr, without its text.\n"
+      "Ctrl-C or SIGTERM lets running answers end, for 30 seconds at most. docs/serving.md lists endpoints and "
+      "limits.\n\n"
+      "Examples:\n"
+      "  qnext serve model.gguf\n"
+      "  qnext serve model.gguf --port 9000 --parallel 8 --context 32K --api-key-file keys.txt\n"
+      "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"model\": \"model\", \"messages\": [{\"role\": \"user\", "
+      "\"content\": \"Hi\"}]}'");
+  command.callback([options, &action] { action = [options] { return serve(*options); }; });
+}
+
+}  // namespace qnext

@@ -1,0 +1,98 @@
+#include "server/generation.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+namespace qnext {
+namespace asio = boost::asio;
+
+Generation::Generation(asio::io_context& io, EngineThread& engine, Metrics& metrics)
+    : engine_(engine), metrics_(metrics), self_(std::make_shared<Generation*>(this)), news_(io) {}
+
+Generation::~Generation() {
+  *self_ = nullptr;
+  for (const Answer& answer : answers_) {
+    if (!answer.ended) engine_.cancel(answer.ticket);
+  }
+}
+
+std::unique_ptr<Generation> Generation::start(asio::io_context& io, EngineThread& engine, Metrics& metrics,
+                                              const ServedModel& model, const PreparedRequest& request) {
+  std::unique_ptr<Generation> out(new Generation(io, engine, metrics));
+  for (std::size_t i = 0; i < request.answers.size(); ++i) {
+    const PreparedAnswer& answer = request.answers[i];
+    const auto on_event = [&io, self = out->self_, i](Event event) {
+      asio::post(io, [self, i, event = std::move(event)] {
+        if (*self != nullptr) (*self)->on_event(i, event);
+      });
+    };
+    const auto ticket = engine.try_submit(answer.request, on_event);
+    if (!ticket) return nullptr;  // the others are cancelled with `out`
+    out->answers_.push_back(Answer{.ticket = *ticket,
+                                   .text = AnswerText(model.tokenizer, answer.stops, answer.parts),
+                                   .update = {},
+                                   .last_token = {}});
+    ++out->num_running_;
+  }
+  metrics.prompt_tokens().Increment(static_cast<double>(request.num_prompt_tokens));
+  return out;
+}
+
+asio::awaitable<bool> Generation::wait(Clock::duration at_most) {
+  if (!has_news_) {
+    news_.expires_after(at_most);
+    co_await news_.async_wait(asio::as_tuple(asio::use_awaitable));  // cancelled: news
+  }
+  co_return std::exchange(has_news_, false);
+}
+
+AnswerUpdate Generation::take(std::size_t index) {
+  return std::exchange(answers_[index].update, AnswerUpdate{});
+}
+
+double Generation::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - begin_).count();
+}
+
+void Generation::on_event(std::size_t index, const Event& event) {
+  Answer& answer = answers_[index];
+  if (const auto* token = std::get_if<TokenEvent>(&event.what)) {
+    on_token(answer, *token);
+  } else {
+    on_finish(answer, std::get<FinishEvent>(event.what));
+  }
+  has_news_ = true;
+  news_.cancel();
+}
+
+void Generation::on_token(Answer& answer, const TokenEvent& token) {
+  if (answer.text.stopped()) return;  // the engine may be a step ahead of a stop string
+  const Clock::time_point now = Clock::now();
+  ++num_new_tokens_;
+  metrics_.generated_tokens().Increment();
+  if (answer.last_token) {
+    metrics_.token_s().Observe(std::chrono::duration<double>(now - *answer.last_token).count());
+  } else if (!first_token_s_) {
+    first_token_s_ = seconds();
+    metrics_.first_token_s().Observe(*first_token_s_);
+  }
+  answer.last_token = now;
+  const TextDelta delta = answer.text.feed(token.token_id);
+  answer.update.text.reasoning += delta.reasoning;
+  answer.update.text.content += delta.content;
+  answer.update.tokens.push_back({token.token_id, token.logprob, token.top_logprobs});
+  if (answer.text.stopped()) engine_.cancel(answer.ticket);
+}
+
+void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
+  answer.ended = true;
+  --num_running_;
+  const TextDelta rest = answer.text.finish();
+  answer.update.text.reasoning += rest.reasoning;
+  answer.update.text.content += rest.content;
+  if (finish.reason == FinishReason::kError) error_ = finish.error;
+  answer.update.finish_reason = finish.reason == FinishReason::kLength ? "length" : "stop";
+}
+
+}  // namespace qnext

@@ -1,0 +1,101 @@
+#pragma once
+// HTTP/1.1 over Boost.Beast: connections and their limits, one coroutine each. What is served is the handler's
+// business.
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "server/api_error.h"
+
+namespace qnext {
+
+struct HttpLimits {
+  std::size_t header_bytes = std::size_t{16} << 10;
+  std::size_t body_bytes = std::size_t{16} << 20;
+  std::size_t connections = 1024;
+  std::chrono::seconds to_read{30};   // a whole request, from its first byte
+  std::chrono::seconds to_write{60};  // a client that does not read
+  std::chrono::seconds idle{75};      // between requests
+};
+
+using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;
+
+// The answer to one request; exactly one of send, send_error and begin_stream is called.
+class HttpExchange {
+ public:
+  HttpExchange(boost::beast::tcp_stream& stream, const HttpRequest& request, const HttpLimits& limits)
+      : stream_(stream), request_(request), limits_(limits) {}
+
+  const HttpRequest& request() const { return request_; }
+  std::string path() const;  // without ?query
+
+  boost::asio::awaitable<void> send(unsigned status, std::string type, std::string body);
+  boost::asio::awaitable<void> send_json(const Json& json) { return send(200, "application/json", json_text(json)); }
+  boost::asio::awaitable<void> send_error(const ApiError& error);
+
+  // Server-sent events, chunked. Each call writes what it is given.
+  boost::asio::awaitable<void> begin_stream();
+  boost::asio::awaitable<void> send_event(std::string text);  // "data: {...}\n\n" or ": comment\n\n"
+  boost::asio::awaitable<void> end_stream();
+
+  // Ends when the client has closed its side of the connection; never, while it only waits.
+  boost::asio::awaitable<void> client_left();
+
+  // No further request on this connection.
+  void close() { keeps_alive_ = false; }
+
+  unsigned status() const { return status_; }  // 0: nothing was sent
+  bool keeps_alive() const { return keeps_alive_; }
+  void add_header(std::string name, std::string value) { headers_.emplace_back(std::move(name), std::move(value)); }
+
+ private:
+  template <class Response>
+  void add_headers(Response& response) const;
+
+  boost::beast::tcp_stream& stream_;
+  const HttpRequest& request_;
+  const HttpLimits& limits_;
+  std::vector<std::pair<std::string, std::string>> headers_;
+  unsigned status_ = 0;
+  bool keeps_alive_ = request_.keep_alive();
+};
+
+using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange& exchange)>;
+
+class HttpServer {
+ public:
+  // `handler` and `io` must outlive this.
+  HttpServer(boost::asio::io_context& io, HttpLimits limits, HttpHandler handler);
+
+  // Begins to accept. Errors: an address that is none, a port that is taken; says which.
+  Status listen(const std::string& host, std::uint16_t port);
+  std::uint16_t port() const { return port_; }
+
+  // No new connections; those that are there end with their next answer.
+  void drain();
+  std::size_t num_connections() const { return num_connections_; }
+
+ private:
+  boost::asio::awaitable<void> accept();
+  boost::asio::awaitable<void> serve(boost::asio::ip::tcp::socket socket);
+  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer);
+
+  boost::asio::io_context& io_;
+  HttpLimits limits_;
+  HttpHandler handler_;
+  boost::asio::ip::tcp::acceptor acceptor_;
+  std::uint16_t port_ = 0;
+  std::size_t num_connections_ = 0;
+  bool draining_ = false;
+};
+
+}  // namespace qnext

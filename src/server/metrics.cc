@@ -1,0 +1,54 @@
+#include "server/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+
+namespace qnext {
+namespace {
+
+using prometheus::Histogram;
+
+const Histogram::BucketBoundaries kFirstTokenBuckets = {0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+const Histogram::BucketBoundaries kTokenBuckets = {0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5};
+
+prometheus::Counter& counter(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+}
+prometheus::Gauge& gauge(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+Histogram& histogram(prometheus::Registry& registry, const char* name, const char* help,
+                     const Histogram::BucketBoundaries& buckets) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+}
+
+}  // namespace
+
+Metrics::Metrics()
+    : requests_(prometheus::BuildCounter()
+                    .Name("qnext_http_requests_total")
+                    .Help("HTTP requests, by route and status")
+                    .Register(registry_)),
+      prompt_tokens_(counter(registry_, "qnext_prompt_tokens_total", "Prompt tokens of accepted requests")),
+      generated_tokens_(counter(registry_, "qnext_generated_tokens_total", "Tokens of answers")),
+      cancelled_(counter(registry_, "qnext_cancelled_total", "Requests whose client left before the end")),
+      running_(gauge(registry_, "qnext_sequences_running", "Answers in the making")),
+      waiting_(gauge(registry_, "qnext_sequences_waiting", "Answers that wait for their turn")),
+      first_token_s_(histogram(registry_, "qnext_time_to_first_token_seconds", "From a request to its first token",
+                               kFirstTokenBuckets)),
+      token_s_(histogram(registry_, "qnext_time_between_tokens_seconds", "From one token of an answer to its next",
+                         kTokenBuckets)) {}
+
+void Metrics::count_request(const std::string& route, unsigned status) {
+  requests_.Add({{"route", route}, {"status", std::to_string(status)}}).Increment();
+}
+
+std::string Metrics::text(const EngineLoad& load) {
+  const std::size_t running = std::min(load.num_requests, load.num_sequences);
+  running_.Set(static_cast<double>(running));
+  waiting_.Set(static_cast<double>(load.num_requests - running));
+  return prometheus::TextSerializer().Serialize(registry_.Collect());
+}
+
+}  // namespace qnext

@@ -1,0 +1,338 @@
+#include "server/server.h"
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include <random>
+
+#include "server/body_reader.h"
+
+namespace qnext {
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using Awaitable = asio::awaitable<void>;
+
+namespace {
+
+std::int64_t unix_time_s() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Takes as long whatever the first difference is.
+bool same_secret(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b.empty() ? '\0' : b[i % b.size()]);
+  }
+  return difference == 0;
+}
+
+// gcc 12 takes no list in braces within a coroutine: these are made outside.
+ApiError queue_full() {
+  return {.status = 429,
+          .message = "The queue is full; try again later.",
+          .type = "server_error",
+          .code = "queue_full",
+          .retry_after_s = 5};
+}
+ApiError engine_failed(const std::string& message) {
+  return {.status = 500, .message = message, .type = "server_error"};
+}
+Usage usage_of(const PreparedRequest& request) {
+  return {.prompt_tokens = request.num_prompt_tokens};
+}
+FinishedAnswer finished(AnswerUpdate update) {
+  return {std::move(update.text), std::move(update.tokens), update.finish_reason.value_or("stop")};
+}
+
+std::string event_of(const Json& json) {
+  return "data: " + json_text(json) + "\n\n";
+}
+
+constexpr std::string_view kModelPath = "/v1/models/";
+
+const std::vector<std::string>& get_paths() {
+  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/props", "/v1/models"};
+  return out;
+}
+const std::vector<std::string>& post_paths() {
+  static const std::vector<std::string> out = {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize",
+                                               "/apply-template"};
+  return out;
+}
+
+bool is_among(const std::vector<std::string>& paths, const std::string& path) {
+  return std::find(paths.begin(), paths.end(), path) != paths.end();
+}
+bool is_get_path(const std::string& path) {
+  return is_among(get_paths(), path) || path.starts_with(kModelPath);
+}
+
+std::string route_name(const std::string& path) {
+  if (path.starts_with(kModelPath)) return "/v1/models/{id}";
+  return is_among(get_paths(), path) || is_among(post_paths(), path) ? path : "other";
+}
+
+}  // namespace
+
+Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
+               std::function<void(const RequestLog&)> log)
+    : model_(model),
+      config_(std::move(config)),
+      log_(std::move(log)),
+      engine_(engine),
+      http_(io_, config_.limits, [this](HttpExchange& exchange) { return handle(exchange); }) {}
+
+void Server::run(const std::function<bool()>& should_stop) {
+  asio::co_spawn(io_, watch(should_stop), asio::detached);
+  io_.run();
+}
+
+Awaitable Server::watch(std::function<bool()> should_stop) {
+  asio::steady_timer timer(io_);
+  const auto pause = [&] {
+    timer.expires_after(std::chrono::milliseconds(100));
+    return timer.async_wait(asio::use_awaitable);
+  };
+  while (!should_stop()) co_await pause();
+  draining_ = true;
+  http_.drain();
+  const auto end = std::chrono::steady_clock::now() + config_.drain;
+  while (engine_.load().num_requests > 0 && std::chrono::steady_clock::now() < end) co_await pause();
+  co_await pause();  // the last answers are being written
+  io_.stop();
+}
+
+// ---- One request ----
+
+Awaitable Server::handle(HttpExchange& exchange) {
+  RequestLog log;
+  log.id = fmt::format("{:x}-{}", static_cast<std::uint32_t>(unix_time_s()), next_id_++);
+  log.route = route_name(exchange.path());
+  const auto begin = std::chrono::steady_clock::now();
+  if (!config_.cors_origin.empty()) {
+    exchange.add_header("Access-Control-Allow-Origin", config_.cors_origin);
+    exchange.add_header("Access-Control-Allow-Headers", "authorization, content-type");
+    exchange.add_header("Access-Control-Allow-Methods", "GET, POST");
+  }
+  exchange.add_header("X-Request-Id", log.id);
+  co_await dispatch(exchange, log);
+  log.status = exchange.status();
+  log.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  metrics_.count_request(log.route, log.client_left ? 499 : log.status);
+  if (log_) log_(log);
+}
+
+std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
+  const std::string path = exchange.path();
+  const http::verb method = exchange.request().method();
+  const bool reads = method == http::verb::get || method == http::verb::head;
+  if (!is_get_path(path) && !is_among(post_paths(), path)) {
+    return ApiError{.status = 404,
+                    .message = fmt::format("There is nothing at {}; docs/serving.md lists the paths.", path)};
+  }
+  if (is_get_path(path) ? !reads : method != http::verb::post) {
+    return ApiError{.status = 405, .message = fmt::format("{} takes {}.", path, is_get_path(path) ? "GET" : "POST")};
+  }
+  if (!config_.api_keys.empty() && path != "/health") {
+    const std::string_view given(exchange.request()[http::field::authorization]);
+    const bool known = std::any_of(config_.api_keys.begin(), config_.api_keys.end(),
+                                   [&](const std::string& key) { return same_secret("Bearer " + key, given); });
+    if (!known) {
+      return ApiError{.status = 401,
+                      .message = "Incorrect API key provided: expected the header Authorization: Bearer KEY.",
+                      .code = "invalid_api_key"};
+    }
+  }
+  if (draining_ && path != "/metrics") {
+    return ApiError{.status = 503, .message = "The server is stopping.", .type = "server_error", .retry_after_s = 5};
+  }
+  if (is_among(post_paths(), path)) {
+    const std::string_view type(exchange.request()[http::field::content_type]);
+    if (!type.empty() && !type.starts_with("application/json")) {
+      return ApiError{.status = 415,
+                      .message = fmt::format("Expected Content-Type: application/json, found {}.", type)};
+    }
+  }
+  return std::nullopt;
+}
+
+Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
+  const std::string path = exchange.path();
+  if (exchange.request().method() == http::verb::options && !config_.cors_origin.empty()) {
+    co_await exchange.send(204, "text/plain", "");
+    co_return;
+  }
+  if (const auto error = refuse(exchange)) {
+    co_await exchange.send_error(*error);
+    co_return;
+  }
+  if (is_get_path(path)) {
+    const auto reply = info(path);
+    if (const auto* error = std::get_if<ApiError>(&reply)) {
+      co_await exchange.send_error(*error);
+    } else {
+      co_await exchange.send(200, std::get<TextReply>(reply).type, std::get<TextReply>(reply).body);
+    }
+    co_return;
+  }
+  const ParsedBody body = parse_body(exchange.request().body());
+  if (body.error) {
+    co_await exchange.send_error(*body.error);
+  } else if (path == "/v1/chat/completions") {
+    co_await answer_generation(exchange, prepare_chat(body.json, model_), log);
+  } else if (path == "/v1/completions") {
+    co_await answer_generation(exchange, prepare_completion(body.json, model_), log);
+  } else {
+    const auto reply = text_tool(path, body.json);
+    if (const auto* error = std::get_if<ApiError>(&reply)) {
+      co_await exchange.send_error(*error);
+    } else {
+      co_await exchange.send_json(std::get<Json>(reply));
+    }
+  }
+}
+
+std::variant<TextReply, ApiError> Server::info(const std::string& path) {
+  if (path == "/health") return TextReply{.body = json_text({{"status", "ok"}})};
+  if (path == "/metrics") return TextReply{.type = "text/plain; version=0.0.4", .body = metrics_.text(engine_.load())};
+  if (path == "/v1/models") return TextReply{.body = json_text(models_json(model_))};
+  if (path == "/props") {
+    return TextReply{.body = json_text({{"model", model_.name},
+                                        {"context_tokens", model_.context_tokens},
+                                        {"parallel", engine_.load().num_sequences},
+                                        {"chat", model_.chat_template.has_value()}})};
+  }
+  if (path == "/") {
+    return TextReply{
+        .type = "text/plain; charset=utf-8",
+        .body =
+            fmt::format("qnext serves {} here, to OpenAI's clients: base_url is this address and /v1.\n", model_.name)};
+  }
+  const std::string name = path.substr(kModelPath.size());
+  if (!serves(model_, name)) return model_not_found(name);
+  return TextReply{.body = json_text(model_json(model_))};
+}
+
+std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Json& json) const {
+  if (path == "/apply-template") {
+    const auto text = render_chat(json, model_);
+    if (const auto* error = std::get_if<ApiError>(&text)) return *error;
+    return Json{{"prompt", std::get<std::string>(text)}};
+  }
+  BodyReader body(json);
+  body.ignore({"model"});
+  if (path == "/tokenize") {
+    const auto content = body.text("content");
+    if (!content) body.fail("content", "You must provide 'content', a string.");
+    if (const auto& error = body.finish()) return *error;
+    const auto ids = model_.tokenizer.encode(*content);
+    if (!ids.ok()) return ApiError{.message = ids.message(), .param = "content"};
+    return Json{{"tokens", *ids}};
+  }
+  const Json* tokens = body.any("tokens");
+  std::vector<TokenId> ids;
+  const bool is_list = tokens != nullptr && tokens->is_array();
+  for (const Json& id : is_list ? *tokens : Json::array()) {
+    if (id.is_number_unsigned() && id.get<std::uint64_t>() < model_.vocabulary_tokens) ids.push_back(id.get<TokenId>());
+  }
+  if (!is_list || ids.size() != tokens->size()) {
+    body.fail("tokens", fmt::format("You must provide 'tokens', a list of ids below {}.", model_.vocabulary_tokens));
+  }
+  if (const auto& error = body.finish()) return *error;
+  const auto text = model_.tokenizer.decode(ids);
+  if (!text.ok()) return ApiError{.message = text.message(), .param = "tokens"};
+  return Json{{"content", *text}};
+}
+
+// ---- Answers ----
+
+Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prepared, RequestLog& log) {
+  using namespace asio::experimental::awaitable_operators;  // NOLINT: ||
+  if (const auto* error = std::get_if<ApiError>(&prepared)) {
+    co_await exchange.send_error(*error);
+    co_return;
+  }
+  const auto& request = std::get<PreparedRequest>(prepared);
+  log.prompt_tokens = request.num_prompt_tokens;
+  const auto generation = Generation::start(io_, engine_, metrics_, model_, request);
+  if (generation == nullptr) {
+    co_await exchange.send_error(queue_full());
+    co_return;
+  }
+  bool left = false;
+  try {
+    const auto first = co_await (write_answers(exchange, *generation, request, log.id) || exchange.client_left());
+    left = first.index() == 1;
+  } catch (const boost::system::system_error&) {
+    left = true;  // a write failed
+  }
+  log.new_tokens = generation->num_new_tokens();
+  log.first_token_s = generation->first_token_s();
+  log.client_left = left;
+  if (left) {
+    metrics_.cancelled().Increment();
+    exchange.close();
+  }
+}
+
+Awaitable Server::write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
+                                const std::string& id) {
+  AnswerWriter writer(model_, request, (request.is_chat ? "chatcmpl-" : "cmpl-") + id, unix_time_s());
+  const Usage usage = usage_of(request);
+  if (request.stream) {
+    co_await stream(exchange, generation, writer, usage, request);
+  } else {
+    co_await collect(exchange, generation, writer, usage);
+  }
+}
+
+Awaitable Server::collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage) {
+  while (!generation.done()) co_await generation.wait(std::chrono::hours(24));
+  if (generation.error()) {
+    co_await exchange.send_error(engine_failed(*generation.error()));
+    co_return;
+  }
+  std::vector<FinishedAnswer> answers;
+  for (std::size_t i = 0; i < generation.num_answers(); ++i) {
+    answers.push_back(finished(generation.take(i)));
+  }
+  usage.completion_tokens = generation.num_new_tokens();
+  co_await exchange.send_json(writer.whole(answers, usage));
+}
+
+Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage,
+                         const PreparedRequest& request) {
+  co_await exchange.begin_stream();
+  std::string events;
+  for (std::size_t i = 0; i < generation.num_answers(); ++i) {
+    if (request.is_chat || !request.answers[i].echo.empty()) events += event_of(writer.first_chunk(i));
+  }
+  if (!events.empty()) co_await exchange.send_event(std::exchange(events, ""));
+  while (!generation.done()) {
+    if (!co_await generation.wait(config_.ping)) {
+      co_await exchange.send_event(": ping\n\n");
+      continue;
+    }
+    for (std::size_t i = 0; i < generation.num_answers(); ++i) {
+      const AnswerUpdate update = generation.take(i);
+      const bool has_logprobs = request.answers[i].request.num_logprobs && !update.tokens.empty();
+      if (!update.text.empty() || has_logprobs) events += event_of(writer.delta_chunk(i, update.text, update.tokens));
+      if (update.finish_reason && !generation.error()) events += event_of(writer.last_chunk(i, *update.finish_reason));
+    }
+    if (!events.empty()) co_await exchange.send_event(std::exchange(events, ""));
+  }
+  if (generation.error()) {
+    events = event_of(error_json(engine_failed(*generation.error())));
+  } else if (request.include_usage) {
+    usage.completion_tokens = generation.num_new_tokens();
+    events = event_of(writer.usage_chunk(usage));
+  }
+  co_await exchange.send_event(events + "data: [DONE]\n\n");
+  co_await exchange.end_stream();
+}
+
+}  // namespace qnext

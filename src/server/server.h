@@ -1,0 +1,82 @@
+#pragma once
+// Server: the OpenAI-compatible endpoints over one engine. docs/serving.md lists them.
+
+#include <boost/asio/io_context.hpp>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "server/generation.h"
+#include "server/http.h"
+#include "server/metrics.h"
+#include "server/openai.h"
+
+namespace qnext {
+
+struct ServerConfig {
+  std::string host = "127.0.0.1";
+  std::uint16_t port = 8080;               // 0: any that is free
+  std::vector<std::string> api_keys = {};  // none: everyone may ask
+  std::string cors_origin = {};            // "": no other origin's pages may ask
+  HttpLimits limits = {};
+  std::chrono::seconds ping{15};   // a comment in a silent stream
+  std::chrono::seconds drain{30};  // for running answers, once the server is to stop
+};
+
+// A finished request, for the log: what was asked of whom, never the text.
+struct RequestLog {
+  std::string id, route;
+  unsigned status = 0;
+  std::size_t prompt_tokens = 0, new_tokens = 0;
+  double seconds = 0;
+  std::optional<double> first_token_s = {};
+  bool client_left = false;
+};
+
+struct TextReply {
+  std::string type = "application/json";
+  std::string body;
+};
+
+class Server {
+ public:
+  // `engine` and `model` must outlive this. `log` is called after each request that reached a route.
+  Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
+
+  // Errors: as HttpServer::listen.
+  Status listen() { return http_.listen(config_.host, config_.port); }
+  std::uint16_t port() const { return http_.port(); }
+
+  // Serves until should_stop() says so (asked ten times a second), then lets running answers end.
+  void run(const std::function<bool()>& should_stop);
+
+ private:
+  using Awaitable = boost::asio::awaitable<void>;
+
+  Awaitable handle(HttpExchange& exchange);
+  Awaitable dispatch(HttpExchange& exchange, RequestLog& log);
+  std::optional<ApiError> refuse(const HttpExchange& exchange) const;
+  std::variant<TextReply, ApiError> info(const std::string& path);
+  std::variant<Json, ApiError> text_tool(const std::string& path, const Json& body) const;
+  Awaitable answer_generation(HttpExchange& exchange, const Prepared& prepared, RequestLog& log);
+  Awaitable write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
+                          const std::string& id);
+  Awaitable collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage);
+  Awaitable stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage,
+                   const PreparedRequest& request);
+  Awaitable watch(std::function<bool()> should_stop);
+
+  const ServedModel& model_;
+  ServerConfig config_;
+  std::function<void(const RequestLog&)> log_;
+  boost::asio::io_context io_{1};
+  Metrics metrics_;
+  EngineThread engine_;
+  HttpServer http_;
+  bool draining_ = false;
+  std::uint64_t next_id_ = 1;
+};
+
+}  // namespace qnext

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""qnext serve, asked by the official OpenAI client, and by clients that behave badly."""
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import random
+import re
+import signal
+import socket
+import time
+
+import openai
+
+from harness import GGUF, TIMEOUT_S, TINY, Case, main, run, start
+
+MODEL = "next-Q4_K_M"
+HI = [{"role": "user", "content": "Hi"}]
+
+
+class Server:
+    """A server at a free port. `with` it."""
+
+    def __init__(self, *args, model=GGUF):
+        self.process = start("serve", model, "--port", 0, *args)
+        self.url = self.process.stdout.readline().decode().strip()
+        if not self.url:
+            raise AssertionError(self.process.communicate()[1].decode())
+        self.port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/v1", self.url)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def client(self, key="none"):
+        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=TIMEOUT_S)
+
+    def raw(self, method, path, body=None, headers={}):
+        """(status, parsed JSON or text, headers)"""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        is_json = bool(text) and answer.headers.get("Content-Type") == "application/json"
+        return answer.status, json.loads(text) if is_json else text.decode(), answer.headers
+
+    def metric(self, name):
+        text = self.raw("GET", "/metrics")[1]
+        return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+
+    def stop(self):
+        """Ends it as a service manager would; returns (exit code, its log)."""
+        self.process.send_signal(signal.SIGTERM)
+        log = self.process.communicate(timeout=TIMEOUT_S)[1].decode()
+        return self.process.returncode, log
+
+
+def text_of(stream):
+    return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+class Chat(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.addClassCleanup(cls.server.__exit__)
+        cls.api = cls.server.client()
+
+    def chat(self, **kwargs):
+        return self.api.chat.completions.create(**{"model": MODEL, "messages": HI, "max_tokens": 12, "seed": 1, **kwargs})
+
+    def test_an_answer(self):
+        answer = self.chat(n=3)
+        self.assertEqual((answer.object, answer.model, len(answer.choices)), ("chat.completion", MODEL, 3))
+        self.assertEqual([choice.index for choice in answer.choices], [0, 1, 2])
+        self.assertTrue(all(choice.finish_reason == "length" for choice in answer.choices))
+        self.assertEqual(answer.usage.completion_tokens, 36)
+        self.assertEqual(answer.usage.total_tokens, answer.usage.prompt_tokens + 36)
+        self.assertEqual(answer.usage.prompt_tokens_details.cached_tokens, 0)
+        texts = [choice.message.content for choice in answer.choices]
+        self.assertEqual(len(set(texts)), 3)  # seeds 1, 2 and 3
+        self.assertEqual(texts, [self.chat(seed=seed).choices[0].message.content for seed in (1, 2, 3)])
+
+    def test_a_stream_is_the_answer(self):
+        for kwargs in ({}, {"temperature": 0}, {"n": 2}):
+            whole = self.chat(**kwargs)
+            chunks = list(self.chat(stream=True, stream_options={"include_usage": True}, **kwargs))
+            self.assertEqual(chunks[-1].usage, whole.usage)
+            self.assertEqual(chunks[-1].choices, [])
+            self.assertEqual(len({chunk.id for chunk in chunks}), 1)
+            for choice in whole.choices:
+                mine = [c.choices[0] for c in chunks if c.choices and c.choices[0].index == choice.index]
+                self.assertEqual(mine[0].delta.role, "assistant")
+                self.assertEqual("".join(c.delta.content or "" for c in mine), choice.message.content)
+                self.assertEqual([c.finish_reason for c in mine], [None] * (len(mine) - 1) + ["length"])
+
+    def test_the_tokens_are_the_command_lines(self):
+        done = json.loads(run("run", GGUF, "Once upon", "--raw", "--temperature", 0, "--max-tokens", 20, "--json").stdout)
+        answer = self.api.completions.create(model=MODEL, prompt="Once upon", max_tokens=20, temperature=0)
+        self.assertEqual(answer.choices[0].text, done["text"])
+        prompt = done["prompt_token_ids"]
+        answer = self.api.completions.create(model=MODEL, prompt=prompt, max_tokens=20, temperature=0)
+        self.assertEqual(answer.choices[0].text, done["text"])
+        self.assertEqual(answer.usage.prompt_tokens, len(prompt))
+
+    def test_stop_texts_never_show(self):
+        whole = self.chat(max_tokens=40).choices[0].message.content
+        stop = whole[9:12]
+        for stream in (False, True):
+            answer = self.chat(max_tokens=40, stop=[stop, "\x01"], stream=stream)
+            if stream:
+                chunks = list(answer)
+                text = text_of(chunks)
+                reason = [c.choices[0].finish_reason for c in chunks][-1]
+            else:
+                text, reason = answer.choices[0].message.content, answer.choices[0].finish_reason
+            self.assertEqual(text, whole[:whole.index(stop)])
+            self.assertEqual(reason, "stop")
+
+    def test_logprobs(self):
+        choice = self.chat(logprobs=True, top_logprobs=3, temperature=0).choices[0]
+        tokens = choice.logprobs.content
+        self.assertEqual(len(tokens), 12)
+        text = b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace")
+        self.assertEqual(text, choice.message.content)
+        for token in tokens:
+            self.assertEqual(len(token.top_logprobs), 3)
+            self.assertEqual(token.top_logprobs[0].logprob, token.logprob)  # greedy: the likeliest
+            self.assertLessEqual(token.logprob, 0)
+        streamed = [c.choices[0] for c in self.chat(logprobs=True, top_logprobs=3, temperature=0, stream=True)]
+        self.assertEqual([token for c in streamed if c.logprobs for token in c.logprobs.content], tokens)
+        biased = self.chat(logit_bias={"17": 100}, temperature=0).choices[0].message.content
+        self.assertEqual(biased, self.decode([17]) * 12)
+
+    def decode(self, ids):
+        return self.server.raw("POST", "/detokenize", json.dumps({"tokens": ids}))[1]["content"]
+
+    def test_completions(self):
+        args = {"model": MODEL, "max_tokens": 5, "seed": 3}
+        both = self.api.completions.create(prompt=["Hi", "Ho"], n=2, logprobs=2, **args)
+        self.assertEqual([choice.index for choice in both.choices], [0, 1, 2, 3])
+        one = self.api.completions.create(prompt="Ho", logprobs=2, **args).choices[0]
+        self.assertEqual(both.choices[2].text, one.text)
+        self.assertEqual(len(one.logprobs.tokens), 5)
+        self.assertEqual(one.logprobs.text_offset[0], 0)
+        self.assertEqual([len(top) for top in one.logprobs.top_logprobs], [2] * 5)
+        echo = self.api.completions.create(prompt="Ho", echo=True, **args).choices[0]
+        self.assertEqual(echo.text, "Ho" + one.text)
+        stream = self.api.completions.create(prompt="Ho", echo=True, stream=True, **args)
+        self.assertEqual("".join(chunk.choices[0].text for chunk in stream), echo.text)
+
+    def test_the_other_paths(self):
+        self.assertEqual([model.id for model in self.api.models.list()], [MODEL])
+        self.assertEqual(self.api.models.retrieve(MODEL).id, MODEL)
+        self.assertEqual(self.server.raw("GET", "/health")[:2], (200, {"status": "ok"}))
+        self.assertEqual(self.server.raw("GET", "/props")[1]["parallel"], 4)
+        ids = self.server.raw("POST", "/tokenize", json.dumps({"content": "Grüße 🙂"}))[1]["tokens"]
+        self.assertEqual(self.decode(ids), "Grüße 🙂")
+        prompt = self.server.raw("POST", "/apply-template", json.dumps({"messages": HI}))[1]["prompt"]
+        self.assertIn("<|im_start|>user\nHi<|im_end|>", prompt)
+        parts = [{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+                 {"role": "user", "content": "x"}, {"role": "assistant", "content": None}, {"role": "user", "content": "y"}]
+        prompt = self.server.raw("POST", "/apply-template", json.dumps({"messages": parts}))[1]["prompt"]
+        self.assertIn("<|im_start|>system\nab<|im_end|>", prompt)
+
+    def test_what_is_wrong_is_named(self):
+        cases = [
+            ({"model": "gpt"}, openai.NotFoundError, "model", "model_not_found"),
+            ({"messages": []}, openai.BadRequestError, "messages", None),
+            ({"messages": [{"role": "robot", "content": "x"}]}, openai.BadRequestError, "messages[0].role", None),
+            ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, openai.BadRequestError,
+             "messages[0].content[0]", None),
+            ({"messages": [{"role": "user", "content": "word " * 9000}]}, openai.BadRequestError, "messages",
+             "context_length_exceeded"),
+            ({"temperature": 3}, openai.BadRequestError, "temperature", None),
+            ({"n": 0}, openai.BadRequestError, "n", None),
+            ({"stop": ["a"] * 5}, openai.BadRequestError, "stop", None),
+            ({"stop": ""}, openai.BadRequestError, "stop", None),
+            ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs", None),
+            ({"logit_bias": {"x": 1}}, openai.BadRequestError, "logit_bias", None),
+            ({"stream_options": {"include_usage": True}}, openai.BadRequestError, "stream_options", None),
+            ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format", None),
+            ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools", None),
+            ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat", None),
+        ]
+        for kwargs, kind, param, code in cases:
+            with self.assertRaises(kind) as caught:
+                self.chat(**kwargs)
+            self.assertEqual((caught.exception.param, caught.exception.code), (param, code), kwargs)
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.api.completions.create(model=MODEL, prompt="x", suffix="y")
+        self.assertEqual(caught.exception.param, "suffix")
+        self.chat(response_format={"type": "text"}, tool_choice="none", user="me")
+        self.assertEqual(self.chat(model=MODEL + ":novita").model, MODEL)
+
+    def test_many_at_once_get_what_each_gets_alone(self):
+        requests = [{"messages": [{"role": "user", "content": f"Number {i} " * (1 + i * 7 % 40)}], "max_tokens": 5 + i % 9,
+                     "temperature": 0 if i % 2 else 1, "seed": i} for i in range(24)]
+        alone = [self.chat(**request).choices[0].message.content for request in requests]
+
+        def ask(request):
+            if random.random() < 0.3:  # someone who leaves early
+                stream = self.chat(**{**request, "max_tokens": 2000}, stream=True)
+                next(stream)
+                stream.close()
+            if random.random() < 0.5:
+                return text_of(self.chat(**request, stream=True))
+            return self.chat(**request).choices[0].message.content
+
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            self.assertEqual(list(pool.map(ask, requests)), alone)
+
+    def test_who_leaves_is_not_answered_to_the_end(self):
+        before = self.server.metric("qnext_cancelled_total")
+        for stream in (True, False):
+            body = json.dumps({"model": MODEL, "messages": HI, "max_tokens": 4000, "stream": stream, "ignore_eos": True})
+            client = socket.create_connection(("127.0.0.1", self.server.port))
+            client.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            if stream:
+                client.recv(1000)
+            else:
+                time.sleep(0.2)
+            client.close()
+        deadline = time.monotonic() + 60
+        while self.server.metric("qnext_cancelled_total") < before + 2 or self.server.metric("qnext_sequences_running") > 0:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.05)
+
+    def test_bad_bytes(self):
+        chat = "/v1/chat/completions"
+        for status, args in [(400, ("POST", chat, b"{")), (400, ("POST", chat, b"[" * 100_000)),
+                             (400, ("POST", chat, b'{"model": "\xff"}')), (400, ("POST", chat, b'{"n": 1e999}')),
+                             (400, ("POST", chat, b'"text"')), (400, ("POST", chat, b"")),
+                             (404, ("GET", "/v2")), (404, ("GET", "/v1/models/other")), (405, ("GET", chat)),
+                             (405, ("DELETE", "/health")), (413, ("POST", chat, b" " * (17 << 20))),
+                             (415, ("POST", chat, b"{}", {"Content-Type": "text/xml"})),
+                             (431, ("GET", "/health", None, {"X": "y" * 20_000}))]:
+            try:
+                answer = self.server.raw(*args)
+            except (BrokenPipeError, ConnectionResetError):
+                self.assertIn(status, (413, 431))  # closed while we were still sending
+                continue
+            self.assertEqual(answer[0], status, args[:2])
+            self.assertIn("message", answer[1]["error"], args[:2])
+        idle = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(200)]
+        for i, client in enumerate(idle):
+            client.sendall([b"GET / HT", b"\x16\x03\x01\x02\x00", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
+                            b"", b"\r\n\r\n\r\n", bytes(random.Random(i).randbytes(300))][i % 6])
+        self.assertEqual(len(self.chat().choices), 1)
+        for client in idle:
+            client.close()
+        self.assertEqual(self.server.raw("HEAD", "/health")[0], 200)
+        big = {"model": MODEL, "messages": HI, "max_tokens": 1, "metadata": {"x": "y" * 3_000_000}}
+        status, _, _ = self.server.raw("POST", chat, json.dumps(big), {"Expect": "100-continue"})
+        self.assertEqual(status, 200)
+
+
+class Life(Case):
+    def test_keys(self):
+        keys = self.folder / "keys.txt"
+        keys.write_text("first\r\nsecond\n")
+        with Server("--api-key-file", keys, "--api-key", "third", "--name", "Qwen/X", "--alias", "x", "--cors", "*") as server:
+            for key in ("first", "second", "third"):
+                self.assertEqual(server.client(key).models.retrieve("x").id, "Qwen/X")
+            for key in ("firs", "first ", "", "sEcond"):
+                with self.assertRaises((openai.AuthenticationError, openai.OpenAIError)):
+                    server.client(key).models.list()
+            self.assertEqual(server.raw("GET", "/v1/models")[0], 401)
+            self.assertEqual(server.raw("GET", "/health")[0], 200)
+            status, _, headers = server.raw("OPTIONS", "/v1/chat/completions")
+            self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "*"))
+
+    def test_a_full_queue_is_refused(self):
+        with Server("--parallel", 1, "--queue", 1) as server:
+            api = server.client()
+            long = {"model": MODEL, "messages": HI, "max_tokens": 3000, "stream": True, "extra_body": {"ignore_eos": True}}
+            streams = [api.chat.completions.create(**long) for _ in range(2)]
+            with self.assertRaises(openai.RateLimitError) as caught:
+                api.chat.completions.create(model=MODEL, messages=HI, max_tokens=1)
+            self.assertEqual(caught.exception.response.headers["Retry-After"], "5")
+            self.assertEqual(server.metric("qnext_sequences_waiting"), 1)
+            for stream in streams:
+                stream.close()
+            deadline = time.monotonic() + 60
+            while server.metric("qnext_sequences_running") > 0:
+                self.assertLess(time.monotonic(), deadline)
+            api.chat.completions.create(model=MODEL, messages=HI, max_tokens=1)
+
+    def test_running_answers_end_before_the_server_does(self):
+        with Server() as server:
+            stream = server.client().chat.completions.create(model=MODEL, messages=HI, max_tokens=400, stream=True,
+                                                              extra_body={"ignore_eos": True})
+            next(stream)
+            server.process.send_signal(signal.SIGTERM)
+            reasons = [chunk.choices[0].finish_reason for chunk in stream]
+            self.assertEqual(reasons[-1], "length")
+            log = server.process.communicate(timeout=TIMEOUT_S)[1].decode()
+            self.assertEqual(server.process.returncode, 0)
+            self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ new_tokens=400 ")
+            self.assertNotIn("Hi", log)
+            self.assertTrue(log.endswith("stopped\n"))
+
+    def test_what_it_cannot_serve(self):
+        with Server() as server:
+            self.fails(1, "serve", GGUF, "--port", server.port, says="choose another --port")
+            self.assertEqual(server.stop()[0], 0)
+        self.fails(1, "serve", GGUF, "--host", "example.invalid", says="expected an IP address")
+        self.fails(1, "serve", TINY, says="tokenizer")
+        self.fails(1, "serve", GGUF, "--api-key-file", self.folder / "none", says="none")
+        self.fails(2, "serve", GGUF, "--port", 70000)
+        self.fails(2, "serve", GGUF, "--parallel", 0)
+
+
+if __name__ == "__main__":
+    main()
