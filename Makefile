@@ -12,7 +12,7 @@ BENCH_MODEL ?= build/bench/synthetic-q4_k.gguf
 BENCH_ARGS ?= --prompt 512,4096 --gen 64 --depth 0,4096 --batch 1,8 --svg build/bench/roofs.svg
 PROMPT ?= Tell me a short story about a lighthouse keeper.
 
-.PHONY: help setup build run test test-asan test-tsan test-long fuzz bench format check clean
+.PHONY: help setup build run serve test test-asan test-tsan test-long fuzz bench format check clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ build: setup  ## the release binary, build/release/qnext
 
 run: build  ## talk to the embedded model: a chat on a terminal, a demonstration without one
 	@if [ -t 0 ] && [ -t 1 ]; then $(QNEXT) chat $(MODEL); else $(QNEXT) run $(MODEL) "$(PROMPT)" --max-tokens 48 --seed 1; fi
+
+serve: build  ## the embedded model for OpenAI's clients, at http://127.0.0.1:8080/v1
+	$(QNEXT) serve $(MODEL) --pack-cache none
 
 test: setup  ## everything that must hold: layers and budgets, unit, golden, property and end-to-end tests
 	python3 tools/check_layers.py
@@ -41,8 +44,8 @@ test-asan: setup  ## the unit tests under AddressSanitizer and UndefinedBehavior
 
 test-tsan: setup  ## the threaded parts under ThreadSanitizer
 	cmake --preset tsan > /dev/null
-	cmake --build --preset tsan -j $(JOBS) --target base_test model_test engine_test
-	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine)\.'
+	cmake --build --preset tsan -j $(JOBS) --target base_test model_test engine_test server_test
+	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine|server)\.'
 
 fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --preset fuzz > /dev/null

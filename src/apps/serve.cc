@@ -88,6 +88,7 @@ void log_request(const RequestLog& log) {
 
 Result<ExitCode> serve(ServeOptions options) {
   QN_TRY(options.server.api_keys, read_keys(options));
+  options.server.max_requests = options.num_parallel + options.max_waiting;
   QN_TRY(TextFiles files, load_text_files(options.model));
   QN_RETURN_IF_ERROR(require_tokenizer(files, options.model));
   QN_TRY(Machine machine, make_machine(options.machine));
@@ -98,13 +99,13 @@ Result<ExitCode> serve(ServeOptions options) {
   if (context_tokens == 0) context_tokens = longest == 0 ? kDefaultContext : std::min(longest, kDefaultContext);
   const EngineConfig engine_config{.context_tokens = context_tokens,
                                    .num_sequences = options.num_parallel,
-                                   .max_waiting = options.max_waiting,
+                                   .max_waiting = options.num_parallel + options.max_waiting,
                                    .kv_type = options.context.kv_type};
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
   QN_TRY(const ServedModel served, served_model(options, std::move(files), model->config(), context_tokens));
 
   Server server(*engine, served, options.server, log_request);
-  QN_RETURN_IF_ERROR(server.listen());
+  QN_RETURN_IF_ERROR(server.open());
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
   const bool is_v6 = options.server.host.find(':') != std::string::npos;
   QN_RETURN_IF_ERROR(write_stdout(

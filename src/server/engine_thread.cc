@@ -2,7 +2,8 @@
 
 namespace qnext {
 
-EngineThread::EngineThread(Engine& engine) : engine_(engine), thread_([this] { run(); }) {}
+EngineThread::EngineThread(Engine& engine, std::size_t max_requests)
+    : engine_(engine), max_requests_(max_requests), thread_([this] { run(); }) {}
 
 EngineThread::~EngineThread() {
   const std::lock_guard lock(mutex_);
@@ -12,7 +13,7 @@ EngineThread::~EngineThread() {
 
 std::optional<EngineThread::Ticket> EngineThread::try_submit(Request request, OnEvent on_event) {
   const std::lock_guard lock(mutex_);
-  if (stopping_ || num_requests_ >= engine_.config().num_sequences + engine_.config().max_waiting) return std::nullopt;
+  if (stopping_ || num_requests_ >= max_requests_) return std::nullopt;
   ++num_requests_;
   const Ticket ticket = next_ticket_++;
   submissions_.push_back({ticket, std::move(request), std::move(on_event)});
@@ -51,6 +52,9 @@ void EngineThread::run() {
     }
     new_cancellations_.clear();
     for (const Event& event : engine_.step()) deliver(event);
+  }
+  for (const Submission& submission : new_submissions_) {  // never started
+    submission.on_event({RequestId{}, FinishEvent{.reason = FinishReason::kCancelled}});
   }
   for (const auto& [ticket, request_id] : request_of_ticket_) engine_.cancel(request_id);
   while (!engine_.idle()) {

@@ -28,14 +28,14 @@ class EngineThread {
   // Called on the engine's thread: must be quick and must not block. The last event of a ticket is a FinishEvent.
   using OnEvent = std::function<void(Event event)>;
 
-  // `engine` must outlive this, and nobody else may touch it meanwhile.
-  explicit EngineThread(Engine& engine);
-  // Cancels what runs and waits for the thread.
+  // `engine` must outlive this, and nobody else may touch it meanwhile. Its own queue has room for max_requests.
+  EngineThread(Engine& engine, std::size_t max_requests);
+  // Cancels what there is and waits for the thread.
   ~EngineThread();
   EngineThread(const EngineThread&) = delete;
   EngineThread& operator=(const EngineThread&) = delete;
 
-  // Nothing when as many requests run and wait as the engine's config allows. What the engine refuses comes as a
+  // Nothing when max_requests run and wait. What the engine refuses comes as a
   // FinishEvent with an error.
   std::optional<Ticket> try_submit(Request request, OnEvent on_event);
 
@@ -61,6 +61,7 @@ class EngineThread {
   void deliver(const Event& event);
 
   Engine& engine_;
+  std::size_t max_requests_;
   mutable std::mutex mutex_;
   std::condition_variable has_work_;
   std::vector<Submission> submissions_;  // guarded by mutex_, as are the next four

@@ -83,7 +83,7 @@ Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
     : model_(model),
       config_(std::move(config)),
       log_(std::move(log)),
-      engine_(engine),
+      engine_(engine, config_.max_requests),
       http_(io_, config_.limits, [this](HttpExchange& exchange) { return handle(exchange); }) {}
 
 void Server::run(const std::function<bool()>& should_stop) {

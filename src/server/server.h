@@ -20,6 +20,7 @@ struct ServerConfig {
   std::uint16_t port = 8080;               // 0: any that is free
   std::vector<std::string> api_keys = {};  // none: everyone may ask
   std::string cors_origin = {};            // "": no other origin's pages may ask
+  std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
   std::chrono::seconds ping{15};   // a comment in a silent stream
   std::chrono::seconds drain{30};  // for running answers, once the server is to stop
@@ -46,7 +47,7 @@ class Server {
   Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
 
   // Errors: as HttpServer::listen.
-  Status listen() { return http_.listen(config_.host, config_.port); }
+  Status open() { return http_.listen(config_.host, config_.port); }
   std::uint16_t port() const { return http_.port(); }
 
   // Serves until should_stop() says so (asked ten times a second), then lets running answers end.
