@@ -142,6 +142,12 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--parallel", options.num_parallel, "Answers that are computed at once; more wait (default: 4)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
+  command
+      .add_option_function<unsigned>(
+          "--drain", [&options](unsigned seconds) { options.server.drain = std::chrono::seconds(seconds); },
+          "Seconds that running answers get to end when the server is to stop (default: 30)")
+      ->check(CLI::Range(0, 86400))
+      ->type_name("S");
   command.add_option("--queue", options.max_waiting, "Answers that may wait; more are refused with 429 (default: 256)")
       ->check(CLI::Range(0, 1 << 20))
       ->type_name("N");
@@ -158,7 +164,7 @@ void add_serve_command(CLI::App& root, Action& action) {
   add_machine_options(command, options->machine);
   command.footer(
       "Prints the base URL for clients once it listens; a line for each request goes to stderr, without its text.\n"
-      "Ctrl-C or SIGTERM lets running answers end, for 30 seconds at most. docs/serving.md lists endpoints and "
+      "Ctrl-C or SIGTERM lets running answers end, for as long as --drain says. docs/serving.md lists endpoints and "
       "limits.\n\n"
       "Examples:\n"
       "  qnext serve model.gguf\n"

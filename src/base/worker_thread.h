@@ -6,10 +6,13 @@
 
 namespace qnext {
 
-// Runs `work` until it returns; the destructor waits for that.
+// Runs `work` until it returns; join() and the destructor wait for that.
 class WorkerThread {
  public:
   explicit WorkerThread(std::function<void()> work) : thread_(std::move(work)) {}
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
 
  private:
   std::jthread thread_;

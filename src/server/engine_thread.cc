@@ -5,10 +5,13 @@ namespace qnext {
 EngineThread::EngineThread(Engine& engine, std::size_t max_requests)
     : engine_(engine), max_requests_(max_requests), thread_([this] { run(); }) {}
 
-EngineThread::~EngineThread() {
-  const std::lock_guard lock(mutex_);
-  stopping_ = true;
-  has_work_.notify_one();
+void EngineThread::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    has_work_.notify_one();
+  }
+  thread_.join();
 }
 
 std::optional<EngineThread::Ticket> EngineThread::try_submit(Request request, OnEvent on_event) {

@@ -30,10 +30,12 @@ class EngineThread {
 
   // `engine` must outlive this, and nobody else may touch it meanwhile. Its own queue has room for max_requests.
   EngineThread(Engine& engine, std::size_t max_requests);
-  // Cancels what there is and waits for the thread.
-  ~EngineThread();
+  ~EngineThread() { stop(); }
   EngineThread(const EngineThread&) = delete;
   EngineThread& operator=(const EngineThread&) = delete;
+
+  // Cancels what there is and waits for the thread: no event comes after this, and no request is accepted.
+  void stop();
 
   // Nothing when max_requests run and wait. What the engine refuses comes as a
   // FinishEvent with an error.

@@ -7,6 +7,8 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 
+#include <memory>
+
 namespace qnext {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -140,6 +142,8 @@ asio::awaitable<void> HttpServer::accept() {
 
 asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
   ++num_connections_;
+  const auto leave = [](HttpServer* server) { --server->num_connections_; };
+  const std::unique_ptr<HttpServer, decltype(leave)> here(this, leave);
   beast::tcp_stream stream(std::move(socket));
   try {
     stream.socket().set_option(tcp::no_delay(true));
@@ -151,7 +155,6 @@ asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
   } catch (const boost::system::system_error&) {
     // The client has gone, or took too long.
   }
-  --num_connections_;
 }
 
 asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::flat_buffer& buffer) {

@@ -108,7 +108,7 @@ Common read_common(BodyReader& body, const ServedModel& model) {
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"});
   for (const char* key : {"response_format", "thinking_budget", "guided_json", "guided_regex", "guided_choice"}) {
     const Json* value = body.any(key);
-    const bool plain = value != nullptr && value->is_object() && value->value("type", "") == "text";
+    const bool plain = value != nullptr && value->is_object() && value->value("type", Json()) == "text";
     if (value != nullptr && !plain) body.fail(key, fmt::format("'{}' is not supported by this server yet.", key));
   }
   return out;

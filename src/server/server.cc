@@ -38,6 +38,10 @@ ApiError queue_full() {
           .code = "queue_full",
           .retry_after_s = 5};
 }
+ApiError too_many_answers(std::size_t count, std::size_t limit) {
+  return {.message = fmt::format("This asks for {} answers at once; the server holds at most {}.", count, limit),
+          .param = "n"};
+}
 ApiError engine_failed(const std::string& message) {
   return {.status = 500, .message = message, .type = "server_error"};
 }
@@ -258,6 +262,10 @@ Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prep
   }
   const auto& request = std::get<PreparedRequest>(prepared);
   log.prompt_tokens = request.num_prompt_tokens;
+  if (request.answers.size() > config_.max_requests) {
+    co_await exchange.send_error(too_many_answers(request.answers.size(), config_.max_requests));
+    co_return;
+  }
   const auto generation = Generation::start(io_, engine_, metrics_, model_, request);
   if (generation == nullptr) {
     co_await exchange.send_error(queue_full());

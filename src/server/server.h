@@ -23,7 +23,7 @@ struct ServerConfig {
   std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
   std::chrono::seconds ping{15};   // a comment in a silent stream
-  std::chrono::seconds drain{30};  // for running answers, once the server is to stop
+  std::chrono::seconds drain{30};  // for running answers, once the server is to stop; then they are cut off
 };
 
 // A finished request, for the log: what was asked of whom, never the text.
@@ -45,6 +45,10 @@ class Server {
  public:
   // `engine` and `model` must outlive this. `log` is called after each request that reached a route.
   Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
+
+  ~Server() { engine_.stop(); }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
 
   // Errors: as HttpServer::listen.
   Status open() { return http_.listen(config_.host, config_.port); }
@@ -72,9 +76,9 @@ class Server {
   const ServedModel& model_;
   ServerConfig config_;
   std::function<void(const RequestLog&)> log_;
-  boost::asio::io_context io_{1};
   Metrics metrics_;
-  EngineThread engine_;
+  EngineThread engine_;  // stopped before io_ goes, and there until its last coroutine, which may cancel, has gone
+  boost::asio::io_context io_{1};
   HttpServer http_;
   bool draining_ = false;
   std::uint64_t next_id_ = 1;

@@ -260,6 +260,28 @@ class Chat(Case):
         self.assertEqual(status, 200)
 
 
+    def test_odd_values(self):
+        odd = [0, -1, 1e300, -0.5, 2**63, 2**64, True, "", "x", "\ud800", "\0", [], [[]], [None], {}, {"type": 5}, {"": []},
+               {"content": {}}, [{"role": 1}], [{"role": "user"}], [{"role": "user", "content": [{"type": "text", "text": 1}]}]]
+        keys = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "n", "seed", "stop", "stream",
+                "stream_options", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+                "repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo", "suffix", "best_of", "tools",
+                "tool_choice", "response_format", "chat_template_kwargs", "reasoning_effort", "ignore_eos", "user", "content",
+                "tokens"]
+        seen = set()
+        for path in ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/apply-template"):
+            base = {"model": MODEL, "max_tokens": 1, ("messages" if "chat" in path else "prompt"): HI if "chat" in path else "x"}
+            for key in keys:
+                for value in odd:
+                    status, answer, _ = self.server.raw("POST", path, json.dumps({**base, key: value}))
+                    self.assertIn(status, (200, 400, 404), (path, key, value, answer))
+                    seen.add(status)
+                    if status != 200:
+                        self.assertIn("message", answer["error"])
+        self.assertEqual(seen, {200, 400, 404})
+        self.assertEqual(len(self.chat().choices), 1)
+
+
 class Life(Case):
     def test_keys(self):
         keys = self.folder / "keys.txt"
@@ -304,6 +326,15 @@ class Life(Case):
             self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ new_tokens=400 ")
             self.assertNotIn("Hi", log)
             self.assertTrue(log.endswith("stopped\n"))
+
+    def test_an_end_that_does_not_wait(self):
+        with Server("--drain", 0, "--parallel", 2) as server:
+            streams = [server.client().chat.completions.create(model=MODEL, messages=HI, max_tokens=4000, stream=True,
+                                                               extra_body={"ignore_eos": True}) for _ in range(3)]
+            next(streams[0])
+            self.assertEqual(server.stop()[0], 0)
+            with self.assertRaises(Exception):
+                list(streams[0])
 
     def test_what_it_cannot_serve(self):
         with Server() as server:
