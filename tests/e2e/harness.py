@@ -25,8 +25,8 @@ def run(*args, stdin=b"", env=None, stdout=subprocess.PIPE):
 
 
 def start(*args, **kwargs):
-    return subprocess.Popen([QNEXT, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **kwargs)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([QNEXT, *map(str, args)], **{**pipes, **kwargs})
 
 
 class Case(unittest.TestCase):

@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import socket
+import tempfile
 import time
 
 import openai
@@ -22,10 +23,11 @@ class Server:
     """A server at a free port. `with` it."""
 
     def __init__(self, *args, model=GGUF):
-        self.process = start("serve", model, "--port", 0, *args)
+        self.log = tempfile.TemporaryFile()  # not a pipe: nobody reads it while requests fill it
+        self.process = start("serve", model, "--port", 0, *args, stderr=self.log)
         self.url = self.process.stdout.readline().decode().strip()
         if not self.url:
-            raise AssertionError(self.process.communicate()[1].decode())
+            raise AssertionError(self.wait()[1])
         self.port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/v1", self.url)[1])
 
     def __enter__(self):
@@ -35,6 +37,7 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
+        self.log.close()
 
     def client(self, key="none"):
         return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=TIMEOUT_S)
@@ -54,10 +57,15 @@ class Server:
         return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
 
     def stop(self):
-        """Ends it as a service manager would; returns (exit code, its log)."""
+        """Ends it as a service manager would."""
         self.process.send_signal(signal.SIGTERM)
-        log = self.process.communicate(timeout=TIMEOUT_S)[1].decode()
-        return self.process.returncode, log
+        return self.wait()
+
+    def wait(self):
+        """(exit code, its log)"""
+        self.process.communicate(timeout=TIMEOUT_S)
+        self.log.seek(0)
+        return self.process.returncode, self.log.read().decode()
 
 
 def text_of(stream):
@@ -321,8 +329,8 @@ class Life(Case):
             server.process.send_signal(signal.SIGTERM)
             reasons = [chunk.choices[0].finish_reason for chunk in stream]
             self.assertEqual(reasons[-1], "length")
-            log = server.process.communicate(timeout=TIMEOUT_S)[1].decode()
-            self.assertEqual(server.process.returncode, 0)
+            code, log = server.wait()
+            self.assertEqual(code, 0)
             self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ new_tokens=400 ")
             self.assertNotIn("Hi", log)
             self.assertTrue(log.endswith("stopped\n"))
