@@ -37,7 +37,8 @@ class CacheRollbackTest : public testing::Test {
                             .first_position = sequence.kv.num_tokens,
                             .kv_pages = sequence.kv.pages,
                             .state_slot = sequence.slot,
-                            .window_slots = window};
+                            .window_slots = window,
+                            .checkpoint = {}};
     const Arena::Scope scope(scratch_);
     const View<float> hidden = tiny_.model().forward(tiny_.ops(), scratch_, {.token_ids = tokens, .spans = {&span, 1}},
                                                      {.kv = kv_.store(), .state = states_.store()});
@@ -79,7 +80,7 @@ TEST_F(CacheRollbackTest, AForkGoesItsOwnWay) {
   Sequence alone = start();
   const std::vector<float> expected = decode(alone, 5, 20);
   Sequence trunk = start();
-  Sequence branch{.kv = kv_.fork(trunk.kv), .slot = *states_.try_checkpoint(trunk.slot)};
+  Sequence branch{.kv = kv_.fork(trunk.kv, trunk.kv.num_tokens), .slot = *states_.try_checkpoint(trunk.slot)};
   (void)decode(trunk, 77, 20);
   expect_same_bits(decode(branch, 5, 20), expected);
   const std::vector<const KvSequence*> holders = {&alone.kv, &trunk.kv, &branch.kv};

@@ -16,6 +16,11 @@ constexpr std::size_t kMaxContextTokens = std::size_t{1} << 27;
 constexpr std::size_t kMaxSequences = std::size_t{1} << 16;
 constexpr std::size_t kMaxPageTokens = std::size_t{1} << 16;
 constexpr std::size_t kMaxPrefillChunkTokens = std::size_t{1} << 16;
+constexpr std::size_t kMaxKeptPrefixes = std::size_t{1} << 12;
+
+// On its way through a prompt a sequence's state is kept every so many tokens, for prompts that part from it midway.
+constexpr std::size_t kCheckpointTokens = 512;
+static_assert(kCheckpointTokens % kDeltaChunk == 0, "cuts must not show in the results");
 
 double gib(std::size_t num_bytes) {
   return static_cast<double>(num_bytes) / (1024.0 * 1024.0 * 1024.0);
@@ -43,6 +48,7 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
   QN_RETURN_IF_ERROR(check_range("num_sequences", config.num_sequences, {1, kMaxSequences + 1}));
   QN_RETURN_IF_ERROR(check_range("page_tokens", config.page_tokens, {1, kMaxPageTokens + 1}));
   QN_RETURN_IF_ERROR(check_range("prefill_chunk_tokens", config.prefill_chunk_tokens, {1, kMaxPrefillChunkTokens + 1}));
+  QN_RETURN_IF_ERROR(check_range("num_kept_prefixes", config.num_kept_prefixes, {0, kMaxKeptPrefixes + 1}));
   // Every request waits for the step that admits it.
   if (config.max_waiting == 0) return error("max_waiting: found 0, expected at least 1");
   if (config.context_tokens > model.max_context_tokens) {
@@ -61,8 +67,9 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
 
 std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config) {
   const KvStore kv = KvStore::shape_for(model, config.kv_type, config.page_tokens);
-  const double num_bytes = static_cast<double>(num_pages_of(config)) * static_cast<double>(kv.page_bytes()) +
-                           static_cast<double>(config.num_sequences) * static_cast<double>(model.state_bytes());
+  const double num_bytes =
+      static_cast<double>(num_pages_of(config)) * static_cast<double>(kv.page_bytes()) +
+      static_cast<double>(config.num_sequences + config.num_kept_prefixes) * static_cast<double>(model.state_bytes());
   return num_bytes < 0x1p62 ? static_cast<std::size_t>(num_bytes) : SIZE_MAX;
 }
 
@@ -79,7 +86,8 @@ Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& 
   }
   QN_TRY(KvCache kv,
          KvCache::make(KvStore::shape_for(model.config(), config.kv_type, config.page_tokens), num_pages_of(config)));
-  QN_TRY(StateCache states, StateCache::make(StateStore::shape_for(model.config()), config.num_sequences));
+  QN_TRY(StateCache states,
+         StateCache::make(StateStore::shape_for(model.config()), config.num_sequences + config.num_kept_prefixes));
   return std::unique_ptr<Engine>(new Engine(model, ops, config, std::move(kv), std::move(states)));
 }
 
@@ -89,6 +97,7 @@ Engine::Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& confi
       config_(config),
       kv_(std::move(kv)),
       states_(std::move(states)),
+      prefixes_(kv_, states_, config.num_kept_prefixes),
       sampler_(model.config().V) {
   running_.reserve(config.num_sequences);
   batch_spans_.reserve(config.num_sequences);
@@ -126,6 +135,8 @@ void Engine::cancel(RequestId request_id) {
 const std::vector<Event>& Engine::step() {
   events_.clear();
   end_cancelled();
+  choose_entrants();
+  free_pages();
   const StepPlan plan = make_plan();
   admit(plan.num_admitted);
   if (!plan.rows.empty()) run(plan.rows);
@@ -152,37 +163,114 @@ void Engine::end_cancelled() {
   });
 }
 
+// Where the state is kept last on the way through the prompt. A prompt that begins with these tokens has at least one
+// more, and resumes in the same grid of chunks: it gets the bits that it would have got alone.
+std::size_t Engine::last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const {
+  const std::size_t num_lasting =
+      std::min(sequence.request.num_lasting_tokens.value_or(SIZE_MAX), sequence.num_prompt_tokens - 1);
+  if (num_lasting <= num_cached_tokens) return 0;
+  return num_cached_tokens + (num_lasting - num_cached_tokens) / kDeltaChunk * kDeltaChunk;
+}
+
+// Whether `other`, whose prompt is not through yet, will soon have kept more of this one's prompt than there is now.
+bool Engine::is_worth_waiting_for(const Sequence& other, std::size_t num_cached_of_other,
+                                  const Sequence& sequence) const {
+  if (other.decodes()) return false;
+  const auto parted = std::ranges::mismatch(other.prompt(), sequence.prompt().first(sequence.num_prompt_tokens - 1));
+  const auto num_common = static_cast<std::size_t>(parted.in1 - other.prompt().begin());
+  std::size_t num_kept = last_checkpoint(other, num_cached_of_other);
+  if (num_kept > num_common) {
+    if (num_common < num_cached_of_other) return false;
+    num_kept = num_cached_of_other + (num_common - num_cached_of_other) / kCheckpointTokens * kCheckpointTokens;
+  }
+  return num_kept > other.kv.num_tokens && num_kept >= prefixes_.match(sequence.prompt()) + kDeltaChunk;
+}
+
+// The first of waiting_ that may enter, as many as there are slots: all, but for those whose prompt's beginning is
+// just being computed by another.
+void Engine::choose_entrants() {
+  entrants_.clear();
+  const std::size_t num_free = config_.num_sequences - running_.size();
+  for (std::size_t i = 0; i < waiting_.size() && entrants_.size() < num_free; ++i) {
+    const Sequence& sequence = *waiting_[i];
+    const auto holds_up = [&](const Sequence& other, std::size_t num_cached) {
+      return prefixes_.max_prefixes() > 0 && is_worth_waiting_for(other, num_cached, sequence);
+    };
+    const bool must_wait =
+        std::ranges::any_of(running_, [&](const auto& other) { return holds_up(*other, other->num_cached_tokens); }) ||
+        std::ranges::any_of(entrants_, [&](std::size_t earlier) {
+          return holds_up(*waiting_[earlier], prefixes_.match(waiting_[earlier]->prompt()));
+        });
+    if (!must_wait) entrants_.push_back(i);
+  }
+}
+
+// Free pages that the next row of a running sequence takes. Prompts have had theirs since admission, but for the copy
+// of a page that a kept prefix came to share.
+std::size_t Engine::num_pages_missing(const Sequence& sequence) const {
+  return kv_.num_pages_missing(sequence.kv, sequence.num_tokens_to_run() + sequence.kv.num_tokens);
+}
+
+std::size_t Engine::num_entrant_pages(const Sequence& sequence) const {
+  // Whole pages of a kept prefix are shared, the last one is copied when it is partly filled.
+  return kv_.pages_for(sequence.num_prompt_tokens + 1) - prefixes_.match(sequence.prompt()) / config_.page_tokens;
+}
+
+// Kept prefixes give way to those that run, and then to those that may enter.
+void Engine::free_pages() {
+  const auto num_missing = [&] {
+    std::size_t sum = 0;
+    for (const auto& sequence : running_) sum += num_pages_missing(*sequence);
+    return sum;
+  };
+  while (num_missing() > kv_.num_free_pages() && prefixes_.give_up_one()) {
+  }
+  std::size_t num_wanted = num_missing();
+  for (std::size_t i : entrants_) {
+    num_wanted += num_entrant_pages(*waiting_[i]);
+    prefixes_.free_pages(num_wanted);
+  }
+}
+
 StepPlan Engine::make_plan() const {
   std::vector<RunningSequence> running;
+  std::size_t num_free_pages = kv_.num_free_pages();
   for (const auto& sequence : running_) {
-    const bool decodes = sequence->decodes();
-    running.push_back(
-        {.num_prompt_tokens_left = decodes ? 0 : sequence->num_tokens_to_run(),
-         .num_pages_missing = decodes ? kv_.num_pages_missing(sequence->kv, sequence->tokens.size()) : 0});
+    const std::size_t num_missing = num_pages_missing(*sequence);
+    if (sequence->decodes()) {
+      running.push_back({.num_prompt_tokens_left = 0, .num_pages_missing = num_missing});
+    } else {
+      running.push_back({.num_prompt_tokens_left = sequence->num_tokens_to_run(), .num_pages_missing = 0});
+      num_free_pages -= num_missing;
+    }
   }
   std::vector<WaitingRequest> waiting;
-  for (const auto& sequence : waiting_) {
-    if (waiting.size() == states_.num_free_slots()) break;  // no more can enter
-    waiting.push_back({.num_prompt_tokens = sequence->num_prompt_tokens,
-                       .num_pages = kv_.pages_for(sequence->num_prompt_tokens + 1)});
+  for (std::size_t i : entrants_) {
+    const Sequence& sequence = *waiting_[i];
+    waiting.push_back({.num_prompt_tokens = sequence.num_prompt_tokens - prefixes_.match(sequence.prompt()),
+                       .num_pages = num_entrant_pages(sequence)});
   }
   return plan_step({.running = running,
                     .waiting = waiting,
-                    .num_free_pages = kv_.num_free_pages(),
-                    .num_free_slots = states_.num_free_slots()},
+                    .num_free_pages = num_free_pages,
+                    .num_free_slots = config_.num_sequences - running_.size()},
                    {.prefill_chunk_tokens = config_.prefill_chunk_tokens});
 }
 
 void Engine::admit(std::size_t num_admitted) {
   for (std::size_t i = 0; i < num_admitted; ++i) {
-    std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
-    waiting_.pop_front();
-    const std::optional<StateSlotId> slot = states_.try_acquire();
-    const bool reserved = kv_.try_reserve(sequence->kv, sequence->num_prompt_tokens + 1);
-    QN_CHECK(slot.has_value() && reserved, "admitted without memory: slot {}, pages {}", slot.has_value(), reserved);
+    std::unique_ptr<Sequence> sequence = std::move(waiting_[entrants_[i]]);
+    const bool has_prefix = prefixes_.match(sequence->prompt()) > 0;
+    const std::optional<StateSlotId> slot = has_prefix ? states_.take() : states_.try_acquire();
+    QN_CHECK(slot.has_value(), "admitted without a slot");
     sequence->state_slot = *slot;
+    if (has_prefix) sequence->num_cached_tokens = prefixes_.resume(sequence->prompt(), sequence->kv, *slot);
+    const bool reserved = kv_.try_reserve(sequence->kv, sequence->num_prompt_tokens + 1);
+    QN_CHECK(reserved, "admitted without pages");
+    stats_.num_cached_tokens += sequence->num_cached_tokens;
     running_.push_back(std::move(sequence));
   }
+  std::erase(waiting_, nullptr);
 }
 
 void Engine::run(std::span<const PlannedRows> rows) {
@@ -192,6 +280,7 @@ void Engine::run(std::span<const PlannedRows> rows) {
   const View<float> hidden =
       model_.forward(ops_, scratch_, batch, {.kv = kv_.store(), .state = states_.store()});  // [T, D]
   const View<float> last = gather_last_rows(hidden, rows);
+  keep_checkpoints();
   if (!samplers_.empty()) {
     const View<float> logits = model_.logits(ops_, scratch_, last);
     for (std::size_t i = 0; i < samplers_.size(); ++i) accept_token(*samplers_[i], {logits.row(i), logits.dim(1)});
@@ -218,9 +307,34 @@ Batch Engine::make_batch(std::span<const PlannedRows> rows) {
                             .first_position = sequence.kv.num_tokens,
                             .kv_pages = sequence.kv.pages,
                             .state_slot = sequence.state_slot,
-                            .window_slots = {}});
+                            .window_slots = {},
+                            .checkpoint = plan_checkpoint(sequence, planned.num_tokens)});
   }
   return {.token_ids = batch_tokens_, .spans = batch_spans_};
+}
+
+// The state to keep on the way through these rows, if any: the prompt's last, or else the latest of the regular ones.
+std::optional<StateCheckpoint> Engine::plan_checkpoint(Sequence& sequence, std::size_t num_rows) {
+  if (sequence.decodes() || prefixes_.max_prefixes() == 0) return std::nullopt;
+  const std::size_t base = sequence.num_cached_tokens;
+  const Range rows = {sequence.kv.num_tokens, sequence.kv.num_tokens + num_rows};
+  const std::size_t last = last_checkpoint(sequence, base);
+  const bool is_last = last > rows.begin && last <= rows.end;
+  const std::size_t num_tokens = is_last ? last : base + (rows.end - base) / kCheckpointTokens * kCheckpointTokens;
+  if (num_tokens <= rows.begin || num_tokens == sequence.num_prompt_tokens) return std::nullopt;
+  if (prefixes_.match(sequence.prompt().first(num_tokens + 1)) == num_tokens) return std::nullopt;  // there already
+  const std::optional<StateSlotId> slot = prefixes_.try_claim_slot(is_last);
+  if (!slot) return std::nullopt;
+  kept_states_.push_back({.sequence = &sequence, .num_tokens = num_tokens, .slot = *slot, .lasting = is_last});
+  return StateCheckpoint{.num_rows = num_tokens - rows.begin, .slot = *slot};
+}
+
+void Engine::keep_checkpoints() {
+  for (const KeptState& kept : kept_states_) {
+    prefixes_.keep_claimed(kept.sequence->prompt().first(kept.num_tokens), kv_.fork(kept.sequence->kv, kept.num_tokens),
+                           kept.slot, kept.lasting);
+  }
+  kept_states_.clear();
 }
 
 // Notes that the rows have run. The sequences that have nothing left to run become samplers_; returns their last rows,
@@ -262,15 +376,23 @@ void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
 
 void Engine::emit_finish(const Sequence& sequence, FinishEvent finish) {
   finish.num_prompt_tokens = sequence.num_prompt_tokens;
+  finish.num_cached_tokens = sequence.num_cached_tokens;
   finish.num_new_tokens = sequence.num_new_tokens();
   events_.push_back({sequence.request_id, std::move(finish)});
 }
 
 void Engine::end_sequence(Sequence& sequence, FinishEvent finish) {
+  const bool is_sound = finish.reason != FinishReason::kError;
   emit_finish(sequence, std::move(finish));
-  kv_.release(sequence.kv);
-  states_.release(sequence.state_slot);
   sequence.finished = true;
+  const std::span<const TokenId> ran = std::span(sequence.tokens).first(sequence.kv.num_tokens);
+  if (is_sound && !ran.empty() && prefixes_.max_prefixes() > 0) {
+    kv_.rollback(sequence.kv, ran.size());  // gives up pages that are reserved, but empty
+    prefixes_.keep(ran, std::move(sequence.kv), sequence.state_slot, true);
+  } else {
+    kv_.release(sequence.kv);
+    states_.release(sequence.state_slot);
+  }
 }
 
 void Engine::drop_finished() {
@@ -284,6 +406,7 @@ void Engine::check_integrity() const {
     holders.push_back(&sequence->kv);
     slots.push_back(sequence->state_slot);
   }
+  prefixes_.append_holders(holders, slots);
   kv_.check_integrity(holders);
   states_.check_integrity(slots);
 }

@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/result.h"
 #include "engine/kv_cache.h"
+#include "engine/prefix_cache.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -30,6 +31,7 @@ struct EngineConfig {
   std::size_t page_tokens = 64;
   std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
   std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together
+  std::size_t num_kept_prefixes = 0;          // beginnings of ended and running sequences, each with a state slot
 };
 
 // Bytes of K/V pages and state slots that an engine of this config reserves (touched only as they fill). SIZE_MAX when
@@ -38,6 +40,7 @@ std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& co
 
 struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
+  std::uint64_t num_cached_tokens = 0;  // of prompts, that did not have to run again
   std::uint64_t num_decode_tokens = 0;
   double prefill_s = 0;  // steps that had prompt tokens among their rows, sampling included
   double decode_s = 0;   // the others
@@ -64,6 +67,7 @@ class Engine {
   const EngineConfig& config() const { return config_; }
   const KvCache& kv_cache() const { return kv_; }
   const StateCache& state_cache() const { return states_; }
+  const PrefixCache& prefix_cache() const { return prefixes_; }
 
   // Every page and slot is held by exactly who should hold it. Aborts when not.
   void check_integrity() const;
@@ -74,6 +78,7 @@ class Engine {
     Request request;              // but its prompt, which begins `tokens`
     std::vector<TokenId> tokens;  // prompt, then answer; the first kv.num_tokens have run
     std::size_t num_prompt_tokens = 0;
+    std::size_t num_cached_tokens = 0;  // of the prompt
     TokenHistory history;
     KvSequence kv;
     StateSlotId state_slot;
@@ -83,14 +88,30 @@ class Engine {
     std::size_t num_new_tokens() const { return tokens.size() - num_prompt_tokens; }
     std::size_t num_tokens_to_run() const { return tokens.size() - kv.num_tokens; }
     bool decodes() const { return num_new_tokens() > 0; }
+    std::span<const TokenId> prompt() const { return std::span(tokens).first(num_prompt_tokens); }
+  };
+  // A prefix to keep: the state after num_rows of this step's rows of a sequence, in a slot of its own.
+  struct KeptState {
+    Sequence* sequence;
+    std::size_t num_tokens;  // of the prefix
+    StateSlotId slot;
+    bool lasting;
   };
 
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
   void end_cancelled();
+  std::size_t last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const;
+  bool is_worth_waiting_for(const Sequence& other, std::size_t num_cached_of_other, const Sequence& sequence) const;
+  void choose_entrants();
+  std::size_t num_pages_missing(const Sequence& sequence) const;
+  std::size_t num_entrant_pages(const Sequence& sequence) const;
+  void free_pages();
   StepPlan make_plan() const;
   void admit(std::size_t num_admitted);
   void run(std::span<const PlannedRows> rows);
+  std::optional<StateCheckpoint> plan_checkpoint(Sequence& sequence, std::size_t num_rows);
+  void keep_checkpoints();
   Batch make_batch(std::span<const PlannedRows> rows);
   View<float> gather_last_rows(View<const float> hidden, std::span<const PlannedRows> rows);
   void accept_token(Sequence& sequence, std::span<const float> logits);
@@ -103,10 +124,13 @@ class Engine {
   EngineConfig config_;
   KvCache kv_;
   StateCache states_;
+  PrefixCache prefixes_;
   Sampler sampler_;
   Arena scratch_;
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::deque<std::unique_ptr<Sequence>> waiting_;   // in order of arrival
+  std::vector<std::size_t> entrants_;               // of waiting_, those that may enter in this step
+  std::vector<KeptState> kept_states_;              // of this step
   std::vector<Event> events_;                       // of this step
   std::vector<TokenId> batch_tokens_;
   std::vector<SequenceSpan> batch_spans_;

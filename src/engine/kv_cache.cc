@@ -35,7 +35,7 @@ void KvCache::give_up(PageId page) {
 
 bool KvCache::must_copy_last_page(const KvSequence& sequence) const {
   if (sequence.num_tokens % store_.page_tokens == 0) return false;
-  return num_holders_[sequence.pages[sequence.num_tokens / store_.page_tokens].value] > 1;
+  return is_shared(sequence.pages[sequence.num_tokens / store_.page_tokens]);
 }
 
 std::size_t KvCache::num_pages_missing(const KvSequence& sequence, std::size_t num_tokens) const {
@@ -60,11 +60,12 @@ bool KvCache::try_reserve(KvSequence& sequence, std::size_t num_tokens) {
   return true;
 }
 
-KvSequence KvCache::fork(const KvSequence& sequence) {
+KvSequence KvCache::fork(const KvSequence& sequence, std::size_t num_tokens) {
+  QN_CHECK(num_tokens <= sequence.num_tokens, "a fork of {} of {} tokens", num_tokens, sequence.num_tokens);
   KvSequence twin;
-  twin.num_tokens = sequence.num_tokens;
+  twin.num_tokens = num_tokens;
   twin.pages.assign(sequence.pages.begin(),
-                    sequence.pages.begin() + static_cast<std::ptrdiff_t>(pages_for(sequence.num_tokens)));
+                    sequence.pages.begin() + static_cast<std::ptrdiff_t>(pages_for(num_tokens)));
   for (PageId page : twin.pages) ++num_holders_[page.value];
   return twin;
 }

@@ -39,8 +39,11 @@ class KvCache {
   // hold as well is copied. To be called before every write. False, and nothing done, when too few pages are free.
   bool try_reserve(KvSequence& sequence, std::size_t num_tokens);
 
-  // A second holder of the filled positions. Cost: one count a page.
-  KvSequence fork(const KvSequence& sequence);
+  // A second holder of the first num_tokens positions, all of them filled. Cost: one count a page.
+  KvSequence fork(const KvSequence& sequence, std::size_t num_tokens);
+
+  // Whether another sequence holds the page as well.
+  bool is_shared(PageId page) const { return num_holders_[page.value] > 1; }
 
   // Forgets positions from num_tokens on; pages past the end are given up. Requires num_tokens <= sequence.num_tokens.
   void rollback(KvSequence& sequence, std::size_t num_tokens);

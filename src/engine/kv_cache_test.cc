@@ -74,7 +74,7 @@ TEST(KvCache, AForkSharesPagesUntilSomeoneWrites) {
   KvCache cache = make_cache(4);
   KvSequence first;
   ASSERT_TRUE(append(cache, first, 6, 1));
-  KvSequence second = cache.fork(first);
+  KvSequence second = cache.fork(first, first.num_tokens);
   EXPECT_EQ(second.pages, first.pages);
   EXPECT_EQ(cache.num_free_pages(), 2u);
   check(cache, {&first, &second});
@@ -101,7 +101,7 @@ TEST(KvCache, AForkAtAPageBoundaryCopiesNothing) {
   KvSequence first;
   ASSERT_TRUE(append(cache, first, 4, 1));
   ASSERT_TRUE(cache.try_reserve(first, 8));  // reserved beyond what is filled: not shared
-  KvSequence second = cache.fork(first);
+  KvSequence second = cache.fork(first, first.num_tokens);
   EXPECT_EQ(second.pages.size(), 1u);
   ASSERT_TRUE(append(cache, second, 4, 2));
   ASSERT_TRUE(append(cache, first, 4, 3));
@@ -115,7 +115,7 @@ TEST(KvCache, ACopyNeedsAFreePage) {
   KvCache cache = make_cache(1);
   KvSequence first;
   ASSERT_TRUE(append(cache, first, 2, 1));
-  KvSequence second = cache.fork(first);
+  KvSequence second = cache.fork(first, first.num_tokens);
   EXPECT_FALSE(append(cache, second, 1, 2));
   EXPECT_EQ(second.pages, first.pages);
   cache.release(first);
@@ -127,7 +127,7 @@ TEST(KvCache, RollbackGivesUpPagesPastTheEnd) {
   KvCache cache = make_cache(4);
   KvSequence first;
   ASSERT_TRUE(append(cache, first, 13, 1));
-  KvSequence second = cache.fork(first);
+  KvSequence second = cache.fork(first, first.num_tokens);
   cache.rollback(first, 5);
   EXPECT_EQ(first.pages.size(), 2u);
   EXPECT_EQ(cache.num_free_pages(), 0u);  // the other still holds them
@@ -144,7 +144,7 @@ TEST(KvCache, RollbackIntoASharedPageThenWritingCopiesIt) {
   KvCache cache = make_cache(4);
   KvSequence first;
   ASSERT_TRUE(append(cache, first, 8, 1));
-  KvSequence second = cache.fork(first);
+  KvSequence second = cache.fork(first, first.num_tokens);
   cache.rollback(second, 2);
   ASSERT_TRUE(append(cache, second, 4, 2));
   EXPECT_EQ(contents(cache, first), std::vector<int>(8, 1));
@@ -183,7 +183,7 @@ TEST(KvCache, AnyHistoryKeepsEverySequencesContents) {
       default:
         if (i == j) break;
         cache.release(sequences[j]);
-        sequences[j] = cache.fork(sequences[i]);
+        sequences[j] = cache.fork(sequences[i], sequences[i].num_tokens);
         expected[j] = expected[i];
     }
     std::vector<const KvSequence*> holders;
@@ -240,7 +240,7 @@ TEST(KvCache, PagesMayBeEmpty) {
   KvSequence first;
   ASSERT_TRUE(cache->try_reserve(first, 2));
   first.num_tokens = 2;
-  KvSequence second = cache->fork(first);
+  KvSequence second = cache->fork(first, first.num_tokens);
   EXPECT_TRUE(cache->try_reserve(second, 3));
   check(*cache, {&first, &second});
 }

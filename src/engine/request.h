@@ -21,6 +21,9 @@ struct Request {
   std::vector<TokenId> stop_token_ids = {};  // any of them ends the answer; leave empty to ignore the model's own
   std::optional<std::size_t> num_logprobs =
       {};  // report each token's log-probability, and the best num_logprobs beside it
+  // So many of the prompt's first tokens are likely to begin a later prompt, too (a chat's messages, without what
+  // invites the answer): the engine keeps the state there. None: all.
+  std::optional<std::size_t> num_lasting_tokens = {};
 };
 
 struct TokenLogprob {
@@ -44,7 +47,8 @@ struct FinishEvent {
   std::optional<TokenId> stop_token_id = {};  // kStop: which one
   std::string error = {};                     // kError: what is wrong, and what to do
   std::size_t num_prompt_tokens = 0;
-  std::size_t num_new_tokens = 0;  // token events before this one
+  std::size_t num_cached_tokens = 0;  // of the prompt: an earlier request had run them
+  std::size_t num_new_tokens = 0;     // token events before this one
 };
 
 struct Event {

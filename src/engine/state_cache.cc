@@ -23,7 +23,8 @@ std::span<float> StateCache::slot_data(StateSlotId slot) const {
   return {store_.data + slot.value * store_.slot_floats(), store_.slot_floats()};
 }
 
-StateSlotId StateCache::take_slot() {
+StateSlotId StateCache::take() {
+  QN_CHECK(!free_slots_.empty(), "all {} slots are in use", num_slots());
   const StateSlotId slot = free_slots_.back();
   free_slots_.pop_back();
   QN_CHECK(!held_[slot.value], "free slot {} is in use", slot.value);
@@ -33,7 +34,7 @@ StateSlotId StateCache::take_slot() {
 
 std::optional<StateSlotId> StateCache::try_acquire() {
   if (free_slots_.empty()) return std::nullopt;
-  const StateSlotId slot = take_slot();
+  const StateSlotId slot = take();
   std::ranges::fill(slot_data(slot), 0.0f);
   return slot;
 }
@@ -47,7 +48,7 @@ void StateCache::release(StateSlotId slot) {
 
 std::optional<StateSlotId> StateCache::try_checkpoint(StateSlotId slot) {
   if (free_slots_.empty()) return std::nullopt;
-  const StateSlotId checkpoint = take_slot();
+  const StateSlotId checkpoint = take();
   std::ranges::copy(slot_data(slot), slot_data(checkpoint).begin());
   return checkpoint;
 }
@@ -58,7 +59,7 @@ void StateCache::restore(StateSlotId slot, StateSlotId checkpoint) {
 
 bool StateCache::try_open_window(std::vector<StateSlotId>& window, std::size_t num_rows) {
   if (num_rows > free_slots_.size()) return false;
-  for (std::size_t i = 0; i < num_rows; ++i) window.push_back(take_slot());
+  for (std::size_t i = 0; i < num_rows; ++i) window.push_back(take());
   return true;
 }
 

@@ -25,6 +25,8 @@ class StateCache {
 
   // A slot in the state before the first token. Nothing when none is free.
   std::optional<StateSlotId> try_acquire();
+  // A slot with anything in it, for what will be written whole. Requires a free one.
+  StateSlotId take();
   void release(StateSlotId slot);
 
   // A copy of the slot, in a slot of its own. Nothing when none is free. Cost: slot_floats() * 4 bytes read and
@@ -47,7 +49,6 @@ class StateCache {
  private:
   StateCache(StateStore store, CacheMemory memory, std::size_t num_slots);
 
-  StateSlotId take_slot();
   std::span<float> slot_data(StateSlotId slot) const;
 
   StateStore store_;

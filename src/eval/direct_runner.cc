@@ -62,7 +62,8 @@ View<float> DirectRunner::step(std::span<const TokenId> token_ids, const Probe* 
                      .first_position = position_,
                      .kv_pages = std::span(pages_).subspan(sequence_idx * pages_per_sequence_, pages_per_sequence_),
                      .state_slot = StateSlotId{static_cast<std::uint32_t>(sequence_idx)},
-                     .window_slots = {}});
+                     .window_slots = {},
+                     .checkpoint = {}});
   }
   position_ += num_tokens;
   return model_.forward(ops_, scratch_, {.token_ids = token_ids, .spans = spans}, caches_, probe);

@@ -3,11 +3,18 @@
 // row a sequence, prefill has many; the network makes no difference between them.
 
 #include <cstddef>
+#include <optional>
 #include <span>
 
 #include "base/units.h"
 
 namespace qnext {
+
+// A copy of a sequence's state on the way through its rows.
+struct StateCheckpoint {
+  std::size_t num_rows = 0;  // taken after so many rows of the span, 1 to all of them
+  StateSlotId slot;          // that receives it
+};
 
 // One sequence's rows of a batch, and where its memory lies.
 struct SequenceSpan {
@@ -20,6 +27,10 @@ struct SequenceSpan {
   // Draft window: when not empty, one slot a row; slot i receives the state as it is after row i, so that a rejected
   // draft is rolled back by taking over the slot of the last accepted token. Costs one copy of the state a row.
   std::span<const StateSlotId> window_slots;
+
+  // Not together with a window. Leaves no trace in the results when it falls on a multiple of kDeltaChunk rows
+  // (kernels/ops.h, delta_rule).
+  std::optional<StateCheckpoint> checkpoint;
 };
 
 struct Batch {

@@ -156,7 +156,8 @@ TEST(FullSizeTest, LastTokenOfTheLastPageAndLayer) {
                           .first_position = kLastPosition,
                           .kv_pages = pages,
                           .state_slot = StateSlotId{0},
-                          .window_slots = {}};
+                          .window_slots = {},
+                          .checkpoint = {}};
   const View<float> hidden =
       (*model)->forward(runner.ops(), runner.arena(), {.token_ids = {&token, 1}, .spans = {&span, 1}}, caches);
   const View<float> logits = (*model)->logits(runner.ops(), runner.arena(), hidden);

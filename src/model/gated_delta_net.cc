@@ -20,9 +20,19 @@ Qkv split_channels(View<float> mixed, const ModelConfig& cfg) {
           .v = mixed.slice(1, 2 * key_width, cfg.C()).split_last(cfg.Hv)};
 }
 
-// Runs `advance(rows)` over a sequence's rows: all at once, or one by one when the state after each row must be kept.
+// Runs `advance(rows)` over a sequence's rows: all at once, but for a stop at each row whose state must be kept.
 void for_each_piece(const SequenceSpan& span, std::size_t delta_layer_idx, const StateStore& states,
                     FunctionRef<void(Range)> advance) {
+  if (span.checkpoint) {
+    const std::size_t cut = span.rows.begin + span.checkpoint->num_rows;
+    QN_CHECK(span.window_slots.empty() && cut > span.rows.begin && cut <= span.rows.end,
+             "a checkpoint after {} of {} rows, {} window slots", span.checkpoint->num_rows, span.rows.count(),
+             span.window_slots.size());
+    advance({span.rows.begin, cut});
+    states.copy_layer(span.checkpoint->slot, span.state_slot, delta_layer_idx);
+    if (cut < span.rows.end) advance({cut, span.rows.end});
+    return;
+  }
   if (span.window_slots.empty()) return advance(span.rows);
   QN_CHECK(span.window_slots.size() == span.rows.count(), "{} window slots for {} rows", span.window_slots.size(),
            span.rows.count());

@@ -112,7 +112,8 @@ class EightSequences {
             .first_position = first_position,
             .kv_pages = pages_[sequence_idx],
             .state_slot = StateSlotId{static_cast<std::uint32_t>(sequence_idx)},
-            .window_slots = {}};
+            .window_slots = {},
+            .checkpoint = {}};
   }
   std::size_t position(std::size_t sequence_idx) const { return positions_[sequence_idx]; }
 

@@ -194,7 +194,9 @@ TEST_F(PackWeights, SaysWhichTypesItDoesNotPack) {
   options_.cache_folder.clear();
   options_.smallest_slow_bytes = 1;
   ASSERT_TRUE(logits().ok());
-  EXPECT_THAT(notes_, ElementsAre(HasSubstr(fmt::format("0.0 GiB of f32 have no packed form on {}", available_tables().back().name))));
+  EXPECT_THAT(
+      notes_,
+      ElementsAre(HasSubstr(fmt::format("0.0 GiB of f32 have no packed form on {}", available_tables().back().name))));
 }
 
 TEST_F(PackWeights, TablesThatPackNothingLeaveWeightsAlone) {

@@ -177,8 +177,8 @@ TEST(Rope, TablesFollowEachSequencesPositions) {
   const RopeFrequencies frequencies = make_rope_frequencies(rope);
   const TokenId tokens[] = {1, 2, 3, 4, 5};
   const SequenceSpan spans[] = {
-      {.rows = {0, 2}, .first_position = 7, .kv_pages = {}, .state_slot = {}, .window_slots = {}},
-      {.rows = {2, 5}, .first_position = 0, .kv_pages = {}, .state_slot = {}, .window_slots = {}}};
+      {.rows = {0, 2}, .first_position = 7, .kv_pages = {}, .state_slot = {}, .window_slots = {}, .checkpoint = {}},
+      {.rows = {2, 5}, .first_position = 0, .kv_pages = {}, .state_slot = {}, .window_slots = {}, .checkpoint = {}}};
   Arena arena;
   const RopeTables tables = make_rope_tables(arena, {.token_ids = tokens, .spans = spans}, frequencies);
   const double positions[] = {7, 8, 0, 1, 2};

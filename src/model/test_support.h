@@ -49,7 +49,8 @@ class SequenceMemory {
             .first_position = num_tokens,
             .kv_pages = pages_,
             .state_slot = StateSlotId{0},
-            .window_slots = {}};
+            .window_slots = {},
+            .checkpoint = {}};
   }
   std::span<float> state() { return state_; }
 
