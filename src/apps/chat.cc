@@ -209,6 +209,8 @@ Result<Chat::Next> Chat::exit(const std::string&) {
 namespace {
 
 constexpr std::size_t kDefaultContextTokens = 16384;
+// For the next message, for the last one asked anew, and two turns back.
+constexpr std::size_t kKeptPrefixes = 4;
 
 Result<ExitCode> chat(const ChatOptions& options) {
   QN_TRY(const TextFiles files, load_text_files(options.model));
@@ -219,7 +221,7 @@ Result<ExitCode> chat(const ChatOptions& options) {
   std::size_t context_tokens = options.context.context_tokens;
   if (context_tokens == 0)
     context_tokens = longest == 0 ? kDefaultContextTokens : std::min(longest, kDefaultContextTokens);
-  QN_RETURN_IF_ERROR(generator->open(context_tokens, options.context.kv_type));
+  QN_RETURN_IF_ERROR(generator->open(context_tokens, options.context.kv_type, kKeptPrefixes));
   if (const auto note = model_note(options.model)) say(fmt::format("note: {}", *note));
   if (stdin_is_terminal()) say("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves");
   return Chat(options, files, *generator).run();

@@ -83,6 +83,7 @@ class AnswerRun {
       return success();
     }
     const auto& finish = std::get<FinishEvent>(event.what);
+    answer_.num_cached_tokens = finish.num_cached_tokens;
     if (finish.reason == FinishReason::kError) return Error{finish.error};
     const bool by_user = finish.reason == FinishReason::kCancelled && !text_.stopped();
     answer_.finish_reason = by_user ? "interrupted"
@@ -171,7 +172,7 @@ std::vector<TokenId> choose_stop_tokens(const SamplingOptions& options, const Ge
 }
 
 double Answer::prompt_tokens_per_s() const {
-  return prompt_s > 0 ? static_cast<double>(num_prompt_tokens) / prompt_s : 0;
+  return prompt_s > 0 ? static_cast<double>(num_prompt_tokens - num_cached_tokens) / prompt_s : 0;
 }
 
 double Answer::decode_tokens_per_s() const {
@@ -186,11 +187,12 @@ Result<std::unique_ptr<Generator>> Generator::load(const std::string& model_path
   return out;
 }
 
-Status Generator::open(std::size_t context_tokens, DType kv_type) {
+Status Generator::open(std::size_t context_tokens, DType kv_type, std::size_t num_kept_prefixes) {
   engine_.reset();
   EngineConfig config;
   config.context_tokens = context_tokens;
   config.kv_type = kv_type;
+  config.num_kept_prefixes = num_kept_prefixes;
   QN_TRY(engine_, Engine::make(*model_, *ops_, config));
   context_tokens_ = context_tokens;
   return success();
@@ -202,7 +204,8 @@ Result<Answer> Generator::answer(const AnswerRequest& request, const Tokenizer* 
                          .max_new_tokens = request.max_new_tokens,
                          .sampling = request.sampling,
                          .stop_token_ids = request.stop_token_ids,
-                         .num_logprobs = std::nullopt};
+                         .num_logprobs = std::nullopt,
+                         .num_lasting_tokens = count_lasting_tokens(request.prompt, request.stop_token_ids)};
   // A tokenizer may know more tokens than the model has rows for.
   std::erase_if(engine_request.stop_token_ids,
                 [&](TokenId id) { return static_cast<std::size_t>(id) >= model_->config().V; });
@@ -210,8 +213,10 @@ Result<Answer> Generator::answer(const AnswerRequest& request, const Tokenizer* 
 }
 
 std::string Generator::stats_text(const Answer& answer) const {
-  return fmt::format("{} prompt tokens at {:.1f} t/s, {} tokens at {:.1f} t/s; {}, {} threads",
-                     answer.num_prompt_tokens, answer.prompt_tokens_per_s(), answer.token_ids.size(),
+  const std::string cached =
+      answer.num_cached_tokens > 0 ? fmt::format(", {} of them kept, the rest", answer.num_cached_tokens) : "";
+  return fmt::format("{} prompt tokens{} at {:.1f} t/s, {} tokens at {:.1f} t/s; {}, {} threads",
+                     answer.num_prompt_tokens, cached, answer.prompt_tokens_per_s(), answer.token_ids.size(),
                      answer.decode_tokens_per_s(), machine_.table->name, machine_.pool->num_threads());
 }
 

@@ -57,8 +57,9 @@ struct Answer {
   std::vector<TokenId> token_ids;  // the stop token is none of them
   std::string finish_reason;       // "stop", "length" or "interrupted"
   std::size_t num_prompt_tokens = 0;
-  double prompt_s = 0;  // up to the first token
-  double decode_s = 0;  // of the tokens after the first
+  std::size_t num_cached_tokens = 0;  // of the prompt: an earlier answer() had run them
+  double prompt_s = 0;                // up to the first token
+  double decode_s = 0;                // of the tokens after the first
   double prompt_tokens_per_s() const;
   double decode_tokens_per_s() const;  // 0 when there was at most one token
 };
@@ -72,8 +73,9 @@ class Generator {
   // Errors: the model's, the engine's.
   static Result<std::unique_ptr<Generator>> load(const std::string& model_path, const MachineOptions& machine);
 
-  // Sizes the engine for sequences of context_tokens, at most the model's own. Errors: not enough memory.
-  Status open(std::size_t context_tokens, DType kv_type);
+  // Sizes the engine for sequences of context_tokens, at most the model's own, and for num_kept_prefixes beginnings
+  // that later prompts need not run again. Errors: not enough memory.
+  Status open(std::size_t context_tokens, DType kv_type, std::size_t num_kept_prefixes);
 
   // One answer, start to end; Ctrl-C (console.h) ends it early and is no error. Requires open(). `tokenizer` may be
   // null: then there is no text, and stop_texts must be empty. Errors: a prompt that is too long or not this model's;

@@ -72,7 +72,7 @@ Result<ExitCode> run(const RunOptions& options) {
   QN_TRY(const Prompt prompt, make_prompt(options, files));
   QN_TRY(const auto generator, Generator::load(options.model, options.machine));
   QN_RETURN_IF_ERROR(
-      generator->open(context_for(options, prompt, generator->model().config()), options.context.kv_type));
+      generator->open(context_for(options, prompt, generator->model().config()), options.context.kv_type, 0));
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
 
   const SamplingParams sampling = choose_sampling(options.sampling, files.generation);

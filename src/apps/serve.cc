@@ -9,11 +9,14 @@
 #include "apps/generation.h"
 #include "apps/load_model.h"
 #include "apps/model_files.h"
+#include "base/cpu.h"
 
 namespace qnext {
 namespace {
 
 constexpr std::size_t kDefaultContext = 16384;
+constexpr std::size_t kDefaultPrefixBytes = std::size_t{2} << 30;
+constexpr std::size_t kMaxKeptPrefixes = 1024;  // each is compared with every prompt
 constexpr std::size_t kMaxKeyFileBytes = std::size_t{1} << 20;
 
 struct ServeOptions {
@@ -23,6 +26,7 @@ struct ServeOptions {
   std::string api_key, api_key_file;
   std::size_t num_parallel = 4;
   std::size_t max_waiting = 256;
+  std::optional<std::size_t> prefix_bytes;
   ServerConfig server;
   MachineOptions machine;
   ContextOptions context;
@@ -71,11 +75,21 @@ Result<ServedModel> served_model(const ServeOptions& options, TextFiles files, c
   return out;
 }
 
+// How many states the memory for prefixes holds; unless told, it is a part of what is free beside `config`.
+std::size_t num_kept_prefixes(const ServeOptions& options, const ModelConfig& model, const EngineConfig& config) {
+  const std::size_t available = available_memory_bytes();
+  const std::size_t rest = available - std::min(available, engine_memory_bytes(model, config));
+  const std::size_t num_bytes = options.prefix_bytes.value_or(std::min(kDefaultPrefixBytes, rest / 4));
+  if (num_bytes == 0) return 0;
+  return std::clamp(num_bytes / std::max<std::size_t>(model.state_bytes(), 1), std::size_t{1}, kMaxKeptPrefixes);
+}
+
 void log_request(const RequestLog& log) {
   std::string line =
       fmt::format("request id={} route={} status={}", log.id, log.route, log.client_left ? 499 : log.status);
   if (log.prompt_tokens > 0) {
-    line += fmt::format(" prompt_tokens={} new_tokens={}", log.prompt_tokens, log.new_tokens);
+    line += fmt::format(" prompt_tokens={} cached_tokens={} new_tokens={}", log.prompt_tokens, log.cached_tokens,
+                        log.new_tokens);
     if (log.first_token_s) {
       line += fmt::format(" first_token_ms={:.0f}", *log.first_token_s * 1e3);
       const double decode_s = log.seconds - *log.first_token_s;
@@ -97,10 +111,11 @@ Result<ExitCode> serve(ServeOptions options) {
   const std::size_t longest = model->config().max_context_tokens;
   std::size_t context_tokens = options.context.context_tokens;
   if (context_tokens == 0) context_tokens = longest == 0 ? kDefaultContext : std::min(longest, kDefaultContext);
-  const EngineConfig engine_config{.context_tokens = context_tokens,
-                                   .num_sequences = options.num_parallel,
-                                   .max_waiting = options.num_parallel + options.max_waiting,
-                                   .kv_type = options.context.kv_type};
+  EngineConfig engine_config{.context_tokens = context_tokens,
+                             .num_sequences = options.num_parallel,
+                             .max_waiting = options.num_parallel + options.max_waiting,
+                             .kv_type = options.context.kv_type};
+  engine_config.num_kept_prefixes = num_kept_prefixes(options, model->config(), engine_config);
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
   QN_TRY(const ServedModel served, served_model(options, std::move(files), model->config(), context_tokens));
 
@@ -111,8 +126,9 @@ Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(write_stdout(
       fmt::format("http://{}:{}/v1\n", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port())));
   write_stderr(
-      fmt::format("serving {}: {} tokens of context, {} at once, {:.2f} GiB of K/V ({}) and states; {}, {} threads\n",
-                  served.name, context_tokens, options.num_parallel,
+      fmt::format("serving {}: {} tokens of context, {} at once, {} prefixes kept, {:.2f} GiB of K/V ({}) and states; "
+                  "{}, {} threads\n",
+                  served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes,
                   static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
                   dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
   server.run([] { return interrupted(); });
@@ -142,6 +158,12 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--parallel", options.num_parallel, "Answers that are computed at once; more wait (default: 4)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
+  command
+      .add_option("--prefix-cache", options.prefix_bytes,
+                  "Memory for states of prompts and answers, so that what begins like them need not run again; 0: none "
+                  "(default: a quarter of what is free, at most 2G)")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("SIZE");
   command
       .add_option_function<unsigned>(
           "--drain", [&options](unsigned seconds) { options.server.drain = std::chrono::seconds(seconds); },

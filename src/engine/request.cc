@@ -1,5 +1,7 @@
 #include "engine/request.h"
 
+#include <algorithm>
+
 #include <span>
 
 namespace qnext {
@@ -31,6 +33,11 @@ std::string_view finish_reason_name(FinishReason reason) {
       return "error";
   }
   QN_CHECK(false, "finish reason {}", static_cast<int>(reason));
+}
+
+std::size_t count_lasting_tokens(std::span<const TokenId> prompt, std::span<const TokenId> end_ids) {
+  const auto last = std::find_first_of(prompt.rbegin(), prompt.rend(), end_ids.begin(), end_ids.end());
+  return last == prompt.rend() ? prompt.size() : static_cast<std::size_t>(prompt.rend() - last);
 }
 
 Status check_request(const Request& request, std::size_t vocabulary_tokens) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -55,6 +56,9 @@ struct Event {
   RequestId request_id;
   std::variant<TokenEvent, FinishEvent> what;
 };
+
+// Request::num_lasting_tokens of a prompt whose messages end in one of these tokens: up to the last of them, or all.
+std::size_t count_lasting_tokens(std::span<const TokenId> prompt, std::span<const TokenId> end_ids);
 
 // Rules that need no engine: a prompt, ids below vocabulary_tokens, at least one new token, sampling parameters in
 // range. Errors name the field, what was found and what is allowed.

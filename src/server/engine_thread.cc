@@ -3,7 +3,7 @@
 namespace qnext {
 
 EngineThread::EngineThread(Engine& engine, std::size_t max_requests)
-    : engine_(engine), max_requests_(max_requests), thread_([this] { run(); }) {}
+    : engine_(engine), max_requests_(max_requests), load_(measure_load()), thread_([this] { run(); }) {}
 
 void EngineThread::stop() {
   {
@@ -32,12 +32,22 @@ void EngineThread::cancel(Ticket ticket) {
 
 EngineLoad EngineThread::load() const {
   const std::lock_guard lock(mutex_);
-  return {.num_requests = num_requests_, .num_sequences = engine_.config().num_sequences, .stats = stats_};
+  EngineLoad out = load_;
+  out.num_requests = num_requests_;
+  return out;
+}
+
+EngineLoad EngineThread::measure_load() const {
+  const KvCache& kv = engine_.kv_cache();
+  return {.num_sequences = engine_.config().num_sequences,
+          .stats = engine_.stats(),
+          .num_kept_prefixes = engine_.prefix_cache().num_prefixes(),
+          .num_kv_pages_used = kv.num_pages() - kv.num_free_pages()};
 }
 
 bool EngineThread::wait_for_work() {
   std::unique_lock lock(mutex_);
-  stats_ = engine_.stats();
+  load_ = measure_load();
   has_work_.wait(lock,
                  [this] { return stopping_ || !engine_.idle() || !submissions_.empty() || !cancellations_.empty(); });
   new_submissions_.swap(submissions_);

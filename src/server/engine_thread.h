@@ -20,6 +20,8 @@ struct EngineLoad {
   std::size_t num_requests = 0;   // accepted and not ended
   std::size_t num_sequences = 0;  // that may run at once
   EngineStats stats = {};
+  std::size_t num_kept_prefixes = 0;
+  std::size_t num_kv_pages_used = 0;
 };
 
 class EngineThread {
@@ -44,7 +46,7 @@ class EngineThread {
   // Ends a ticket within a step; one that has ended already is no error.
   void cancel(Ticket ticket);
 
-  EngineLoad load() const;
+  EngineLoad load() const;  // as of the last step
 
  private:
   struct Submission {
@@ -58,6 +60,7 @@ class EngineThread {
   };
 
   void run();
+  EngineLoad measure_load() const;
   bool wait_for_work();  // false: the end
   void start(Submission submission);
   void deliver(const Event& event);
@@ -69,7 +72,7 @@ class EngineThread {
   std::vector<Submission> submissions_;  // guarded by mutex_, as are the next four
   std::vector<Ticket> cancellations_;
   std::size_t num_requests_ = 0;
-  EngineStats stats_;
+  EngineLoad load_;  // but num_requests
   bool stopping_ = false;
   Ticket next_ticket_ = 1;
 

@@ -32,10 +32,11 @@ std::unique_ptr<Generation> Generation::start(asio::io_context& io, EngineThread
     out->answers_.push_back(Answer{.ticket = *ticket,
                                    .text = AnswerText(model.tokenizer, answer.stops, answer.parts),
                                    .update = {},
-                                   .last_token = {}});
+                                   .last_token = {},
+                                   .repeats_prompt = answer.repeats_prompt});
     ++out->num_running_;
+    metrics.prompt_tokens().Increment(static_cast<double>(answer.request.prompt.size()));
   }
-  metrics.prompt_tokens().Increment(static_cast<double>(request.num_prompt_tokens));
   return out;
 }
 
@@ -88,6 +89,8 @@ void Generation::on_token(Answer& answer, const TokenEvent& token) {
 void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   answer.ended = true;
   --num_running_;
+  metrics_.cached_tokens().Increment(static_cast<double>(finish.num_cached_tokens));
+  if (!answer.repeats_prompt) num_cached_tokens_ += finish.num_cached_tokens;
   const TextDelta rest = answer.text.finish();
   answer.update.text.reasoning += rest.reasoning;
   answer.update.text.content += rest.content;

@@ -36,6 +36,7 @@ class Generation {
   Generation& operator=(const Generation&) = delete;
 
   // Waits until something new is there, at most so long. False: nothing new came.
+  bool has_news() const { return has_news_; }
   boost::asio::awaitable<bool> wait(std::chrono::steady_clock::duration at_most);
 
   std::size_t num_answers() const { return answers_.size(); }
@@ -44,6 +45,8 @@ class Generation {
   const std::optional<std::string>& error() const { return error_; }  // the engine's: a bug, or its limits
 
   std::size_t num_new_tokens() const { return num_new_tokens_; }
+  // Of prompts that ended, each counted once: tokens that an earlier request had run.
+  std::size_t num_cached_tokens() const { return num_cached_tokens_; }
   std::optional<double> first_token_s() const { return first_token_s_; }
   double seconds() const;  // since the start
 
@@ -54,6 +57,7 @@ class Generation {
     AnswerText text;
     AnswerUpdate update;
     std::optional<Clock::time_point> last_token;
+    bool repeats_prompt = false;
     bool ended = false;
   };
 
@@ -68,6 +72,7 @@ class Generation {
   std::vector<Answer> answers_;
   std::size_t num_running_ = 0;
   std::size_t num_new_tokens_ = 0;
+  std::size_t num_cached_tokens_ = 0;
   std::optional<std::string> error_;
   bool has_news_ = false;
   boost::asio::steady_timer news_;

@@ -30,11 +30,14 @@ Metrics::Metrics()
                     .Name("qnext_http_requests_total")
                     .Help("HTTP requests, by route and status")
                     .Register(registry_)),
-      prompt_tokens_(counter(registry_, "qnext_prompt_tokens_total", "Prompt tokens of accepted requests")),
+      prompt_tokens_(counter(registry_, "qnext_prompt_tokens_total", "Prompt tokens of accepted answers")),
+      cached_tokens_(counter(registry_, "qnext_prompt_tokens_cached_total", "Of those, tokens that did not run again")),
       generated_tokens_(counter(registry_, "qnext_generated_tokens_total", "Tokens of answers")),
       cancelled_(counter(registry_, "qnext_cancelled_total", "Requests whose client left before the end")),
       running_(gauge(registry_, "qnext_sequences_running", "Answers in the making")),
       waiting_(gauge(registry_, "qnext_sequences_waiting", "Answers that wait for their turn")),
+      kept_prefixes_(gauge(registry_, "qnext_kept_prefixes", "Beginnings of prompts that need not run again")),
+      kv_pages_(gauge(registry_, "qnext_kv_pages_used", "Pages of keys and values that are taken")),
       first_token_s_(histogram(registry_, "qnext_time_to_first_token_seconds", "From a request to its first token",
                                kFirstTokenBuckets)),
       token_s_(histogram(registry_, "qnext_time_between_tokens_seconds", "From one token of an answer to its next",
@@ -48,6 +51,8 @@ std::string Metrics::text(const EngineLoad& load) {
   const std::size_t running = std::min(load.num_requests, load.num_sequences);
   running_.Set(static_cast<double>(running));
   waiting_.Set(static_cast<double>(load.num_requests - running));
+  kept_prefixes_.Set(static_cast<double>(load.num_kept_prefixes));
+  kv_pages_.Set(static_cast<double>(load.num_kv_pages_used));
   return prometheus::TextSerializer().Serialize(registry_.Collect());
 }
 

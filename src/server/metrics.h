@@ -21,6 +21,7 @@ class Metrics {
   void count_request(const std::string& route, unsigned status);
 
   prometheus::Counter& prompt_tokens() { return prompt_tokens_; }
+  prometheus::Counter& cached_tokens() { return cached_tokens_; }
   prometheus::Counter& generated_tokens() { return generated_tokens_; }
   prometheus::Counter& cancelled() { return cancelled_; }
   prometheus::Histogram& first_token_s() { return first_token_s_; }
@@ -32,10 +33,13 @@ class Metrics {
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Counter& prompt_tokens_;
+  prometheus::Counter& cached_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& cancelled_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
+  prometheus::Gauge& kept_prefixes_;
+  prometheus::Gauge& kv_pages_;
   prometheus::Histogram& first_token_s_;
   prometheus::Histogram& token_s_;
 };

@@ -34,7 +34,8 @@ struct PreparedAnswer {
   Request request;
   std::vector<std::string> stops;
   AnswerParts parts = AnswerParts::kContentOnly;
-  std::string echo;  // text before the answer
+  std::string echo;             // text before the answer
+  bool repeats_prompt = false;  // of the answer before it
 };
 
 struct PreparedRequest {

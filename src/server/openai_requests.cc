@@ -136,6 +136,8 @@ std::optional<ApiError> add_answers(PreparedRequest& out, std::vector<TokenId> p
   for (std::int64_t i = 0; i < common.num_answers; ++i) {
     PreparedAnswer answer = like;
     answer.request.prompt = prompt;
+    answer.request.num_lasting_tokens = count_lasting_tokens(prompt, model.stop_token_ids);
+    answer.repeats_prompt = i > 0;
     answer.request.max_new_tokens = std::min(room, common.max_new_tokens.value_or(room));
     answer.request.sampling = common.sampling;
     answer.request.sampling.seed += static_cast<std::uint64_t>(i);

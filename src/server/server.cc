@@ -45,8 +45,10 @@ ApiError too_many_answers(std::size_t count, std::size_t limit) {
 ApiError engine_failed(const std::string& message) {
   return {.status = 500, .message = message, .type = "server_error"};
 }
-Usage usage_of(const PreparedRequest& request) {
-  return {.prompt_tokens = request.num_prompt_tokens};
+Usage usage_of(const PreparedRequest& request, const Generation& generation) {
+  return {.prompt_tokens = request.num_prompt_tokens,
+          .completion_tokens = generation.num_new_tokens(),
+          .cached_tokens = generation.num_cached_tokens()};
 }
 FinishedAnswer finished(AnswerUpdate update) {
   return {std::move(update.text), std::move(update.tokens), update.finish_reason.value_or("stop")};
@@ -278,6 +280,7 @@ Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prep
   } catch (const boost::system::system_error&) {
     left = true;  // a write failed
   }
+  log.cached_tokens = generation->num_cached_tokens();
   log.new_tokens = generation->num_new_tokens();
   log.first_token_s = generation->first_token_s();
   log.client_left = left;
@@ -290,15 +293,15 @@ Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prep
 Awaitable Server::write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
                                 const std::string& id) {
   AnswerWriter writer(model_, request, (request.is_chat ? "chatcmpl-" : "cmpl-") + id, unix_time_s());
-  const Usage usage = usage_of(request);
   if (request.stream) {
-    co_await stream(exchange, generation, writer, usage, request);
+    co_await stream(exchange, generation, writer, request);
   } else {
-    co_await collect(exchange, generation, writer, usage);
+    co_await collect(exchange, generation, writer, request);
   }
 }
 
-Awaitable Server::collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage) {
+Awaitable Server::collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,
+                          const PreparedRequest& request) {
   while (!generation.done()) co_await generation.wait(std::chrono::hours(24));
   if (generation.error()) {
     co_await exchange.send_error(engine_failed(*generation.error()));
@@ -308,11 +311,10 @@ Awaitable Server::collect(HttpExchange& exchange, Generation& generation, Answer
   for (std::size_t i = 0; i < generation.num_answers(); ++i) {
     answers.push_back(finished(generation.take(i)));
   }
-  usage.completion_tokens = generation.num_new_tokens();
-  co_await exchange.send_json(writer.whole(answers, usage));
+  co_await exchange.send_json(writer.whole(answers, usage_of(request, generation)));
 }
 
-Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage,
+Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,
                          const PreparedRequest& request) {
   co_await exchange.begin_stream();
   std::string events;
@@ -320,7 +322,7 @@ Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerW
     if (request.is_chat || !request.answers[i].echo.empty()) events += event_of(writer.first_chunk(i));
   }
   if (!events.empty()) co_await exchange.send_event(std::exchange(events, ""));
-  while (!generation.done()) {
+  while (!generation.done() || generation.has_news()) {  // the end may come while the rest is being sent
     if (!co_await generation.wait(config_.ping)) {
       co_await exchange.send_event(": ping\n\n");
       continue;
@@ -336,8 +338,7 @@ Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerW
   if (generation.error()) {
     events = event_of(error_json(engine_failed(*generation.error())));
   } else if (request.include_usage) {
-    usage.completion_tokens = generation.num_new_tokens();
-    events = event_of(writer.usage_chunk(usage));
+    events = event_of(writer.usage_chunk(usage_of(request, generation)));
   }
   co_await exchange.send_event(events + "data: [DONE]\n\n");
   co_await exchange.end_stream();

@@ -30,7 +30,7 @@ struct ServerConfig {
 struct RequestLog {
   std::string id, route;
   unsigned status = 0;
-  std::size_t prompt_tokens = 0, new_tokens = 0;
+  std::size_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;
   double seconds = 0;
   std::optional<double> first_token_s = {};
   bool client_left = false;
@@ -68,8 +68,9 @@ class Server {
   Awaitable answer_generation(HttpExchange& exchange, const Prepared& prepared, RequestLog& log);
   Awaitable write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
                           const std::string& id);
-  Awaitable collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage);
-  Awaitable stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer, Usage usage,
+  Awaitable collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,
+                    const PreparedRequest& request);
+  Awaitable stream(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,
                    const PreparedRequest& request);
   Awaitable watch(std::function<bool()> should_stop);
 

@@ -305,6 +305,46 @@ class Life(Case):
             status, _, headers = server.raw("OPTIONS", "/v1/chat/completions")
             self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "*"))
 
+    def test_a_warm_turn_runs_its_own_tokens(self):
+        with Server("--parallel", 2, "--context", 4096) as server:
+            api = server.client()
+            talks = [[{"role": "system", "content": f"You are number {i}."}] for i in range(4)]
+            ends = [0] * 4  # tokens of each talk that were run
+            for turn in range(5):
+                for i, talk in enumerate(talks):
+                    talk.append({"role": "user", "content": f"Question {turn} of {i}: " + "why? " * 20})
+                    answer = api.chat.completions.create(model=MODEL, messages=talk, max_tokens=24, temperature=0,
+                                                         extra_body={"ignore_eos": True})
+                    usage = answer.usage
+                    cached = usage.prompt_tokens_details.cached_tokens
+                    if turn > 0:  # the answer's text may become other tokens than those that were drawn
+                        self.assertGreaterEqual(cached, ends[i] - 24 - 72, (turn, i))
+                    ends[i] = usage.prompt_tokens + usage.completion_tokens - 1
+                    talk.append({"role": "assistant", "content": answer.choices[0].message.content})
+            self.assertGreater(server.metric("qnext_prompt_tokens_cached_total"), 4 * 4 * 64)
+            self.assertGreater(server.metric("qnext_kept_prefixes"), 8)
+            code, log = server.stop()
+            self.assertEqual(code, 0)
+            self.assertRegex(log, r"prompt_tokens=\d+ cached_tokens=[1-9]\d* new_tokens=24 ")
+            self.assertRegex(log, r"serving .* [1-9]\d* prefixes kept")
+
+    def test_the_prefix_cache_does_not_show(self):
+        long = "Once upon a time there was a lighthouse keeper who counted waves. " * 12
+        asks = [{"model": MODEL, "prompt": long[: 200 + 97 * i] if i % 3 else long, "max_tokens": 8 + i, "seed": i, "n": 1 + i % 3}
+                for i in range(12)]
+        with Server("--prefix-cache", 0) as server:
+            api = server.client()
+            expected = [[c.text for c in api.completions.create(**ask).choices] for ask in asks]
+            self.assertEqual(server.metric("qnext_prompt_tokens_cached_total"), 0)
+        with Server("--prefix-cache", "64M") as server, concurrent.futures.ThreadPoolExecutor(12) as pool:
+            api = server.client()
+            for _ in range(2):
+                answers = list(pool.map(lambda ask: api.completions.create(**ask), asks))
+                self.assertEqual([[c.text for c in answer.choices] for answer in answers], expected)
+            for answer in answers:
+                self.assertEqual(answer.usage.prompt_tokens_details.cached_tokens,
+                                 (answer.usage.prompt_tokens - 1) // 64 * 64)
+
     def test_a_full_queue_is_refused(self):
         with Server("--parallel", 1, "--queue", 1) as server:
             api = server.client()
@@ -331,7 +371,7 @@ class Life(Case):
             self.assertEqual(reasons[-1], "length")
             code, log = server.wait()
             self.assertEqual(code, 0)
-            self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ new_tokens=400 ")
+            self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ cached_tokens=0 new_tokens=400 ")
             self.assertNotIn("Hi", log)
             self.assertTrue(log.endswith("stopped\n"))
 
