@@ -8,12 +8,14 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 
 import openai
 
-from harness import GGUF, TIMEOUT_S, TINY, Case, main, run, start
+from harness import GGUF, QNEXT, ROOT, TIMEOUT_S, TINY, Case, main, run, start
 
 MODEL = "next-Q4_K_M"
 HI = [{"role": "user", "content": "Hi"}]
@@ -393,6 +395,20 @@ class Life(Case):
         self.fails(1, "serve", GGUF, "--api-key-file", self.folder / "none", says="none")
         self.fails(2, "serve", GGUF, "--port", 70000)
         self.fails(2, "serve", GGUF, "--parallel", 0)
+
+    def test_the_bench_measures_it(self):
+        report = self.folder / "report.json"
+        command = [sys.executable, ROOT / "bench/serve.py", GGUF, "--qnext", QNEXT, "--streams", "1,2", "--gen", 4, "--prompt", 70,
+                   "--turns", 2, "--turn-prompt", 200, "--long-prompt", 300, "--json", report]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^turn 2, 274 tokens: first token, ms +\d+ \(192 cached\)$")
+        result = json.loads(report.read_text())["qnext"]
+        self.assertGreater(result["streams"]["2"]["tokens_per_s"], 0)
+        self.assertEqual(result["stall"]["streams"], 2)
+        done = subprocess.run([*map(str, command), "--peer", "x=/bin/false"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("x ended with exit code 1", done.stderr)
 
 
 if __name__ == "__main__":
