@@ -101,7 +101,7 @@ TEST_F(CacheRollbackTest, ADraftWindowIsAsIfNeverDrafted) {
     std::vector<TokenId> draft(right.begin(), right.begin() + 4);
     for (std::size_t i = num_accepted; i < 4; ++i) draft[i] = (right[i] + 1) % static_cast<TokenId>(V);
     std::vector<StateSlotId> window;
-    ASSERT_TRUE(states_.try_open_window(window, draft.size()));
+    ASSERT_TRUE(states_.try_open_window(window, draft.size() - 1));
     const std::vector<float> verified = run(sequence, draft, window);
     expect_same_bits(std::span(verified).first(num_accepted * V), std::span(expected).first(num_accepted * V));
     states_.commit_window(sequence.slot, window, num_accepted);

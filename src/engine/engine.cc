@@ -17,10 +17,16 @@ constexpr std::size_t kMaxSequences = std::size_t{1} << 16;
 constexpr std::size_t kMaxPageTokens = std::size_t{1} << 16;
 constexpr std::size_t kMaxPrefillChunkTokens = std::size_t{1} << 16;
 constexpr std::size_t kMaxKeptPrefixes = std::size_t{1} << 12;
+constexpr std::size_t kMaxDrafts = 8;
 
 // On its way through a prompt a sequence's state is kept every so many tokens, for prompts that part from it midway.
 constexpr std::size_t kCheckpointTokens = 512;
 static_assert(kCheckpointTokens % kDeltaChunk == 0, "cuts must not show in the results");
+
+// State slots: each sequence's own, those of its window of guesses, and those of kept prefixes.
+std::size_t num_slots_of(const EngineConfig& config) {
+  return config.num_sequences * (1 + config.max_drafts) + config.num_kept_prefixes;
+}
 
 double gib(std::size_t num_bytes) {
   return static_cast<double>(num_bytes) / (1024.0 * 1024.0 * 1024.0);
@@ -48,6 +54,10 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
   QN_RETURN_IF_ERROR(check_range("num_sequences", config.num_sequences, {1, kMaxSequences + 1}));
   QN_RETURN_IF_ERROR(check_range("page_tokens", config.page_tokens, {1, kMaxPageTokens + 1}));
   QN_RETURN_IF_ERROR(check_range("prefill_chunk_tokens", config.prefill_chunk_tokens, {1, kMaxPrefillChunkTokens + 1}));
+  QN_RETURN_IF_ERROR(check_range("max_drafts", config.max_drafts, {0, kMaxDrafts + 1}));
+  if (config.max_drafts > 0 && !model.has_mtp) {
+    return error("max_drafts: found {}, but the model has no MTP block to draft with", config.max_drafts);
+  }
   QN_RETURN_IF_ERROR(check_range("num_kept_prefixes", config.num_kept_prefixes, {0, kMaxKeptPrefixes + 1}));
   // Every request waits for the step that admits it.
   if (config.max_waiting == 0) return error("max_waiting: found 0, expected at least 1");
@@ -67,9 +77,8 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
 
 std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config) {
   const KvStore kv = KvStore::shape_for(model, config.kv_type, config.page_tokens);
-  const double num_bytes =
-      static_cast<double>(num_pages_of(config)) * static_cast<double>(kv.page_bytes()) +
-      static_cast<double>(config.num_sequences + config.num_kept_prefixes) * static_cast<double>(model.state_bytes());
+  const double num_bytes = static_cast<double>(num_pages_of(config)) * static_cast<double>(kv.page_bytes()) +
+                           static_cast<double>(num_slots_of(config)) * static_cast<double>(model.state_bytes());
   return num_bytes < 0x1p62 ? static_cast<std::size_t>(num_bytes) : SIZE_MAX;
 }
 
@@ -86,8 +95,7 @@ Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& 
   }
   QN_TRY(KvCache kv,
          KvCache::make(KvStore::shape_for(model.config(), config.kv_type, config.page_tokens), num_pages_of(config)));
-  QN_TRY(StateCache states,
-         StateCache::make(StateStore::shape_for(model.config()), config.num_sequences + config.num_kept_prefixes));
+  QN_TRY(StateCache states, StateCache::make(StateStore::shape_for(model.config()), num_slots_of(config)));
   return std::unique_ptr<Engine>(new Engine(model, ops, config, std::move(kv), std::move(states)));
 }
 
@@ -98,11 +106,13 @@ Engine::Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& confi
       kv_(std::move(kv)),
       states_(std::move(states)),
       prefixes_(kv_, states_, config.num_kept_prefixes),
-      sampler_(model.config().V) {
+      sampler_(model.config().V),
+      drafter_(model, ops),
+      draft_depth_(config.max_drafts) {
   running_.reserve(config.num_sequences);
   batch_spans_.reserve(config.num_sequences);
-  samplers_.reserve(config.num_sequences);
-  batch_tokens_.reserve(config.num_sequences + config.prefill_chunk_tokens);
+  step_rows_.reserve(config.num_sequences);
+  batch_tokens_.reserve(config.num_sequences * (1 + config.max_drafts) + config.prefill_chunk_tokens);
 }
 
 Result<RequestId> Engine::submit(Request request) {
@@ -208,7 +218,7 @@ void Engine::choose_entrants() {
 // Free pages that the next row of a running sequence takes. Prompts have had theirs since admission, but for the copy
 // of a page that a kept prefix came to share.
 std::size_t Engine::num_pages_missing(const Sequence& sequence) const {
-  return kv_.num_pages_missing(sequence.kv, sequence.num_tokens_to_run() + sequence.kv.num_tokens);
+  return kv_.num_pages_missing(sequence.kv, sequence.tokens.size() + sequence.draft.tokens.size());
 }
 
 std::size_t Engine::num_entrant_pages(const Sequence& sequence) const {
@@ -223,6 +233,9 @@ void Engine::free_pages() {
     for (const auto& sequence : running_) sum += num_pages_missing(*sequence);
     return sum;
   };
+  if (num_missing() > kv_.num_free_pages()) {
+    for (const auto& sequence : running_) sequence->draft.tokens.clear();  // guesses are worth no page
+  }
   while (num_missing() > kv_.num_free_pages() && prefixes_.give_up_one()) {
   }
   std::size_t num_wanted = num_missing();
@@ -279,36 +292,50 @@ void Engine::run(std::span<const PlannedRows> rows) {
   const Batch batch = make_batch(rows);
   const View<float> hidden =
       model_.forward(ops_, scratch_, batch, {.kv = kv_.store(), .state = states_.store()});  // [T, D]
-  const View<float> last = gather_last_rows(hidden, rows);
+  const View<float> sampled = gather_sampled_rows(hidden);
   keep_checkpoints();
-  if (!samplers_.empty()) {
-    const View<float> logits = model_.logits(ops_, scratch_, last);
-    for (std::size_t i = 0; i < samplers_.size(); ++i) accept_token(*samplers_[i], {logits.row(i), logits.dim(1)});
+  if (sampled.dim(0) > 0) {
+    View<float> logits = model_.logits(ops_, scratch_, sampled);
+    for (StepRows& step : step_rows_) {
+      if (step.sequence->num_tokens_to_run() > 0) continue;  // a prompt that goes on
+      const std::size_t num_rows = step.is_prefill ? 1 : step.rows.count();
+      accept_rows(step, logits.slice(0, 0, num_rows));
+      logits = logits.slice(0, num_rows, logits.dim(0));
+    }
   }
-
-  std::size_t num_prefill_tokens = 0;
-  for (const PlannedRows& planned : rows) num_prefill_tokens += planned.is_prefill ? planned.num_tokens : 0;
-  stats_.num_prefill_tokens += num_prefill_tokens;
-  stats_.num_decode_tokens += batch_tokens_.size() - num_prefill_tokens;
-  (num_prefill_tokens > 0 ? stats_.prefill_s : stats_.decode_s) += seconds_since(start);
+  if (config_.max_drafts > 0) draft(hidden);
+  count(seconds_since(start));
 }
 
 Batch Engine::make_batch(std::span<const PlannedRows> rows) {
   batch_tokens_.clear();
   batch_spans_.clear();
+  step_rows_.clear();
   for (const PlannedRows& planned : rows) {
     Sequence& sequence = *running_[planned.sequence_idx];
-    const bool reserved = kv_.try_reserve(sequence.kv, sequence.kv.num_tokens + planned.num_tokens);
-    QN_CHECK(reserved, "planned {} rows without pages", planned.num_tokens);
-    const auto tokens = std::span(sequence.tokens).subspan(sequence.kv.num_tokens, planned.num_tokens);
+    const std::size_t first_position = sequence.kv.num_tokens;
+    const std::size_t num_rows = planned.is_prefill ? planned.num_tokens : sequence.num_decode_rows();
+    const bool ready = kv_.try_reserve(sequence.kv, first_position + num_rows) &&
+                       (planned.is_prefill || states_.try_open_window(sequence.window, num_rows - 1));
+    QN_CHECK(ready, "planned {} rows without memory", num_rows);
     const std::size_t begin = batch_tokens_.size();
+    const auto tokens = std::span(sequence.tokens).subspan(first_position, planned.num_tokens);
     batch_tokens_.insert(batch_tokens_.end(), tokens.begin(), tokens.end());
-    batch_spans_.push_back({.rows = {begin, batch_tokens_.size()},
-                            .first_position = sequence.kv.num_tokens,
+    if (!planned.is_prefill) {
+      batch_tokens_.insert(batch_tokens_.end(), sequence.draft.tokens.begin(), sequence.draft.tokens.end());
+    }
+    const Range batch_rows = {begin, batch_tokens_.size()};
+    batch_spans_.push_back({.rows = batch_rows,
+                            .first_position = first_position,
                             .kv_pages = sequence.kv.pages,
                             .state_slot = sequence.state_slot,
-                            .window_slots = {},
-                            .checkpoint = plan_checkpoint(sequence, planned.num_tokens)});
+                            .window_slots = sequence.window,
+                            .checkpoint = plan_checkpoint(sequence, num_rows)});
+    step_rows_.push_back({.sequence = &sequence,
+                          .rows = batch_rows,
+                          .first_position = first_position,
+                          .is_prefill = planned.is_prefill,
+                          .num_accepted = num_rows});
   }
   return {.token_ids = batch_tokens_, .spans = batch_spans_};
 }
@@ -337,19 +364,38 @@ void Engine::keep_checkpoints() {
   kept_states_.clear();
 }
 
-// Notes that the rows have run. The sequences that have nothing left to run become samplers_; returns their last rows,
-// the only ones that meet the head.
-View<float> Engine::gather_last_rows(View<const float> hidden, std::span<const PlannedRows> rows) {
-  samplers_.clear();
-  View<float> last = make_scratch(scratch_, {rows.size(), hidden.dim(1)});
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    Sequence& sequence = *running_[rows[i].sequence_idx];
-    sequence.kv.num_tokens += rows[i].num_tokens;
-    if (sequence.num_tokens_to_run() > 0) continue;
-    std::copy_n(hidden.row(batch_spans_[i].rows.end - 1), hidden.dim(1), last.row(samplers_.size()));
-    samplers_.push_back(&sequence);
+// Notes that the rows have run. Returns those that meet the head, of sequences that have nothing left to run: a
+// prompt's last, and a decode step's all.
+View<float> Engine::gather_sampled_rows(View<const float> hidden) {
+  View<float> sampled = make_scratch(scratch_, {hidden.dim(0), hidden.dim(1)});
+  std::size_t num_sampled = 0;
+  for (const StepRows& step : step_rows_) {
+    Sequence& sequence = *step.sequence;
+    sequence.kv.num_tokens += step.rows.count();
+    if (step.is_prefill && sequence.num_tokens_to_run() > 0) continue;
+    for (std::size_t row = step.is_prefill ? step.rows.end - 1 : step.rows.begin; row < step.rows.end; ++row) {
+      std::copy_n(hidden.row(row), hidden.dim(1), sampled.row(num_sampled++));
+    }
   }
-  return last.slice(0, 0, samplers_.size());
+  return sampled.slice(0, 0, num_sampled);
+}
+
+// Draws a token from each row for as long as the guess that the next row ran is the token that is drawn: so guesses
+// never show in what is said. Rows after that are as if they had never run.
+void Engine::accept_rows(StepRows& step, View<const float> logits) {
+  Sequence& sequence = *step.sequence;
+  const std::vector<TokenId>& guesses = sequence.draft.tokens;
+  std::size_t num_drawn = 0;
+  do {
+    accept_token(sequence, {logits.row(num_drawn), logits.dim(1)});
+    ++num_drawn;
+  } while (!sequence.finished && num_drawn < logits.dim(0) && sequence.tokens.back() == guesses[num_drawn - 1]);
+  if (step.is_prefill) return;
+  step.num_accepted = num_drawn;
+  states_.commit_window(sequence.state_slot, sequence.window, num_drawn);
+  kv_.rollback(sequence.kv, step.first_position + num_drawn);
+  stats_.num_drafted_tokens += guesses.size();
+  stats_.num_accepted_tokens += num_drawn - 1;
 }
 
 void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
@@ -358,7 +404,9 @@ void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
   if (!sampled.ok()) return end_sequence(sequence, {.reason = FinishReason::kError, .error = sampled.message()});
   const TokenId token_id = *sampled;
   if (std::ranges::find(request.stop_token_ids, token_id) != request.stop_token_ids.end()) {
-    return end_sequence(sequence, {.reason = FinishReason::kStop, .stop_token_id = token_id});
+    end_sequence(sequence, {.reason = FinishReason::kStop, .stop_token_id = token_id});
+    sequence.tokens.push_back(token_id);  // no part of the answer, but what follows its last token
+    return;
   }
   TokenEvent event{.token_id = token_id};
   if (request.num_logprobs) {
@@ -374,6 +422,56 @@ void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
   }
 }
 
+// Never more than the answer may still need beside the token that is drawn anyway.
+std::size_t Engine::num_drafts_wanted(const Sequence& sequence, std::size_t depth) const {
+  if (sequence.finished || !sequence.decodes() || sequence.draft.is_lost) return 0;
+  const std::size_t num_left = std::min(sequence.request.max_new_tokens - sequence.num_new_tokens(),
+                                        config_.context_tokens - sequence.tokens.size());
+  return std::min(depth, num_left - 1);
+}
+
+// What the next step's rows will guess. Sequences that ended are brought up to date, for prompts that go on from them.
+void Engine::draft(View<const float> hidden) {
+  std::size_t num_decoding = 0;
+  for (const auto& sequence : running_) num_decoding += !sequence->finished && sequence->decodes() ? 1 : 0;
+  depth_ = num_decoding == 0 ? 0 : draft_depth_.choose(num_decoding);
+  draft_rows_.clear();
+  for (const StepRows& step : step_rows_) {
+    Sequence& sequence = *step.sequence;
+    std::size_t num_drafts = num_drafts_wanted(sequence, depth_);
+    if (num_drafts > 0 && !kv_.try_reserve(sequence.kv, sequence.kv.num_tokens + num_drafts)) num_drafts = 0;
+    // The token after the last row is not there when it could not be drawn.
+    const std::size_t num_known = sequence.tokens.size() - 1 - step.first_position;
+    const std::size_t num_rows = std::min(step.num_accepted, num_known);
+    draft_rows_.push_back({.state = &sequence.draft,
+                           .tokens = sequence.tokens,
+                           .kv = &sequence.kv,
+                           .first_position = step.first_position,
+                           .hidden = hidden.slice(0, step.rows.begin, step.rows.begin + num_rows),
+                           .is_prompt = step.is_prefill || sequence.finished,
+                           .num_drafts = num_drafts});
+  }
+  drafter_.run(scratch_, kv_.store(), draft_rows_);
+}
+
+void Engine::count(double seconds) {
+  std::size_t num_prefill_tokens = 0, num_decode_tokens = 0, num_decoding = 0;
+  const std::size_t depth = step_rows_.front().rows.count() - 1;
+  bool are_alike = true;
+  for (const StepRows& step : step_rows_) {
+    (step.is_prefill ? num_prefill_tokens : num_decode_tokens) += step.num_accepted;
+    num_decoding += step.is_prefill ? 0 : 1;
+    are_alike = are_alike && step.rows.count() == depth + 1;
+  }
+  stats_.num_prefill_tokens += num_prefill_tokens;
+  stats_.num_decode_tokens += num_decode_tokens;
+  (num_prefill_tokens > 0 ? stats_.prefill_s : stats_.decode_s) += seconds;
+  // Steps can be compared that ran as many guesses for everyone as they then made for the next one.
+  if (config_.max_drafts > 0 && num_prefill_tokens == 0 && are_alike && depth == depth_) {
+    draft_depth_.record(num_decoding, depth, num_decode_tokens, seconds);
+  }
+}
+
 void Engine::emit_finish(const Sequence& sequence, FinishEvent finish) {
   finish.num_prompt_tokens = sequence.num_prompt_tokens;
   finish.num_cached_tokens = sequence.num_cached_tokens;
@@ -382,11 +480,14 @@ void Engine::emit_finish(const Sequence& sequence, FinishEvent finish) {
 }
 
 void Engine::end_sequence(Sequence& sequence, FinishEvent finish) {
-  const bool is_sound = finish.reason != FinishReason::kError;
-  emit_finish(sequence, std::move(finish));
+  sequence.is_sound = finish.reason != FinishReason::kError;
   sequence.finished = true;
+  emit_finish(sequence, std::move(finish));
+}
+
+void Engine::release(Sequence& sequence) {
   const std::span<const TokenId> ran = std::span(sequence.tokens).first(sequence.kv.num_tokens);
-  if (is_sound && !ran.empty() && prefixes_.max_prefixes() > 0) {
+  if (sequence.is_sound && !ran.empty() && prefixes_.max_prefixes() > 0) {
     kv_.rollback(sequence.kv, ran.size());  // gives up pages that are reserved, but empty
     prefixes_.keep(ran, std::move(sequence.kv), sequence.state_slot, true);
   } else {
@@ -396,7 +497,10 @@ void Engine::end_sequence(Sequence& sequence, FinishEvent finish) {
 }
 
 void Engine::drop_finished() {
-  std::erase_if(running_, [](const std::unique_ptr<Sequence>& sequence) { return sequence->finished; });
+  std::erase_if(running_, [&](const std::unique_ptr<Sequence>& sequence) {
+    if (sequence->finished) release(*sequence);
+    return sequence->finished;
+  });
 }
 
 void Engine::check_integrity() const {

@@ -11,6 +11,8 @@
 
 #include "base/arena.h"
 #include "base/result.h"
+#include "engine/draft_depth.h"
+#include "engine/drafter.h"
 #include "engine/kv_cache.h"
 #include "engine/prefix_cache.h"
 #include "engine/request.h"
@@ -31,6 +33,7 @@ struct EngineConfig {
   std::size_t page_tokens = 64;
   std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
   std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together
+  std::size_t max_drafts = 0;                 // tokens guessed ahead for each sequence, at most; 0: none
   std::size_t num_kept_prefixes = 0;          // beginnings of ended and running sequences, each with a state slot
 };
 
@@ -42,6 +45,9 @@ struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
   std::uint64_t num_cached_tokens = 0;  // of prompts, that did not have to run again
   std::uint64_t num_decode_tokens = 0;
+  std::uint64_t num_drafted_tokens = 0;  // guessed and run
+  std::uint64_t num_accepted_tokens =
+      0;                 // of those, that were right: part of num_decode_tokens, which counts no wrong ones
   double prefill_s = 0;  // steps that had prompt tokens among their rows, sampling included
   double decode_s = 0;   // the others
 };
@@ -82,13 +88,26 @@ class Engine {
     TokenHistory history;
     KvSequence kv;
     StateSlotId state_slot;
+    std::vector<StateSlotId> window;  // while its guesses run
+    DraftState draft;
     bool cancelled = false;
-    bool finished = false;
+    bool finished = false;  // its last event is out; its memory goes with drop_finished
+    bool is_sound = true;   // its memory is what it should be, of use to later prompts
 
     std::size_t num_new_tokens() const { return tokens.size() - num_prompt_tokens; }
     std::size_t num_tokens_to_run() const { return tokens.size() - kv.num_tokens; }
     bool decodes() const { return num_new_tokens() > 0; }
+    // Rows of the next decode step.
+    std::size_t num_decode_rows() const { return 1 + draft.tokens.size(); }
     std::span<const TokenId> prompt() const { return std::span(tokens).first(num_prompt_tokens); }
+  };
+  // Rows of this step: one sequence's, of which the first num_accepted are what the sequence says.
+  struct StepRows {
+    Sequence* sequence;
+    Range rows;  // of the batch
+    std::size_t first_position;
+    bool is_prefill;
+    std::size_t num_accepted;
   };
   // A prefix to keep: the state after num_rows of this step's rows of a sequence, in a slot of its own.
   struct KeptState {
@@ -113,10 +132,15 @@ class Engine {
   std::optional<StateCheckpoint> plan_checkpoint(Sequence& sequence, std::size_t num_rows);
   void keep_checkpoints();
   Batch make_batch(std::span<const PlannedRows> rows);
-  View<float> gather_last_rows(View<const float> hidden, std::span<const PlannedRows> rows);
+  View<float> gather_sampled_rows(View<const float> hidden);
+  void accept_rows(StepRows& step, View<const float> logits);
   void accept_token(Sequence& sequence, std::span<const float> logits);
+  std::size_t num_drafts_wanted(const Sequence& sequence, std::size_t depth) const;
+  void draft(View<const float> hidden);
+  void count(double seconds);
   void end_sequence(Sequence& sequence, FinishEvent finish);
   void emit_finish(const Sequence& sequence, FinishEvent finish);
+  void release(Sequence& sequence);
   void drop_finished();
 
   const Qwen3Next& model_;
@@ -134,7 +158,11 @@ class Engine {
   std::vector<Event> events_;                       // of this step
   std::vector<TokenId> batch_tokens_;
   std::vector<SequenceSpan> batch_spans_;
-  std::vector<Sequence*> samplers_;  // those of the batch that get a token in this step, as their logits lie
+  std::vector<StepRows> step_rows_;
+  std::vector<DraftRows> draft_rows_;
+  Drafter drafter_;
+  DraftDepth draft_depth_;
+  std::size_t depth_ = 0;  // of the guesses that the next step runs
   std::uint32_t next_request_id_ = 0;
   EngineStats stats_;
 };

@@ -57,16 +57,16 @@ void StateCache::restore(StateSlotId slot, StateSlotId checkpoint) {
   std::ranges::copy(slot_data(checkpoint), slot_data(slot).begin());
 }
 
-bool StateCache::try_open_window(std::vector<StateSlotId>& window, std::size_t num_rows) {
-  if (num_rows > free_slots_.size()) return false;
-  for (std::size_t i = 0; i < num_rows; ++i) window.push_back(take());
+bool StateCache::try_open_window(std::vector<StateSlotId>& window, std::size_t num_slots) {
+  if (num_slots > free_slots_.size()) return false;
+  for (std::size_t i = 0; i < num_slots; ++i) window.push_back(take());
   return true;
 }
 
 void StateCache::commit_window(StateSlotId& slot, std::vector<StateSlotId>& window, std::size_t num_accepted) {
-  QN_CHECK(num_accepted >= 1 && num_accepted <= window.size(), "{} accepted of a window of {}", num_accepted,
-           window.size());
-  std::swap(slot, window[num_accepted - 1]);
+  QN_CHECK(num_accepted >= 1 && num_accepted <= window.size() + 1, "{} accepted of {} rows", num_accepted,
+           window.size() + 1);
+  if (num_accepted <= window.size()) std::swap(slot, window[num_accepted - 1]);
   for (StateSlotId rejected : window) release(rejected);
   window.clear();
 }

@@ -35,11 +35,11 @@ class StateCache {
   // The slot's state becomes the checkpoint's, which stays.
   void restore(StateSlotId slot, StateSlotId checkpoint);
 
-  // Draft window: num_rows slots for SequenceSpan::window_slots, appended to `window`. False, and nothing done, when
+  // Draft window: num_slots slots for SequenceSpan::window_slots, appended to `window`. False, and nothing done, when
   // too few are free.
-  bool try_open_window(std::vector<StateSlotId>& window, std::size_t num_rows);
-  // Ends a window: the state after its first num_accepted rows, at least 1, becomes `slot`'s by exchange of ids,
-  // without a copy; every other slot of the window, and the old one, is released.
+  bool try_open_window(std::vector<StateSlotId>& window, std::size_t num_slots);
+  // Ends a window of n slots, after a batch of n + 1 rows: the state after its first num_accepted rows, at least 1,
+  // becomes `slot`'s, by exchange of ids, without a copy; every other slot of the window is released.
   void commit_window(StateSlotId& slot, std::vector<StateSlotId>& window, std::size_t num_accepted);
 
   // Checks, against all slots in use: each is held once, free ones are listed once, together they are all. Aborts when

@@ -58,9 +58,10 @@ TEST(StateCache, ACheckpointOutlivesChanges) {
 }
 
 TEST(StateCache, AWindowHandsOverTheLastAcceptedRow) {
-  for (std::size_t num_accepted = 1; num_accepted <= 3; ++num_accepted) {
+  for (std::size_t num_accepted = 1; num_accepted <= 4; ++num_accepted) {
     StateCache cache = make_cache(5);
     StateSlotId slot = *cache.try_acquire();
+    std::ranges::fill(state_of(cache, slot), 4.0f);  // after the last row
     std::vector<StateSlotId> window;
     EXPECT_FALSE(cache.try_open_window(window, 5));
     EXPECT_TRUE(window.empty());
@@ -137,14 +138,14 @@ class RandomHistory {
     life.value = life.checkpoint_value;
   }
   void draft(Life& life) {
-    const std::size_t num_rows = 1 + below(4);
+    const std::size_t num_rows = 2 + below(4);
     std::vector<StateSlotId> window;
-    if (!cache_.try_open_window(window, num_rows)) {
+    if (!cache_.try_open_window(window, num_rows - 1)) {
       ++num_refused_;
       return;
     }
     std::vector<float> values(num_rows);
-    for (std::size_t i = 0; i < num_rows; ++i) write(window[i], values[i]);
+    for (std::size_t i = 0; i < num_rows; ++i) write(i + 1 < num_rows ? window[i] : life.slot, values[i]);
     const std::size_t num_accepted = 1 + below(num_rows);
     cache_.commit_window(life.slot, window, num_accepted);
     life.value = values[num_accepted - 1];
@@ -187,8 +188,8 @@ TEST(StateCacheDeathTest, AWindowAcceptsOneRowAtLeastAndAllAtMost) {
   StateSlotId slot = *cache.try_acquire();
   std::vector<StateSlotId> window;
   ASSERT_TRUE(cache.try_open_window(window, 2));
-  EXPECT_DEATH(cache.commit_window(slot, window, 0), "0 accepted of a window of 2");
-  EXPECT_DEATH(cache.commit_window(slot, window, 3), "3 accepted of a window of 2");
+  EXPECT_DEATH(cache.commit_window(slot, window, 0), "0 accepted of 3 rows");
+  EXPECT_DEATH(cache.commit_window(slot, window, 4), "4 accepted of 3 rows");
 }
 
 // The baselines have no Gated DeltaNet layers: slots of no floats.

@@ -24,8 +24,9 @@ struct SequenceSpan {
       kv_pages;            // page i holds positions [i * page_tokens, (i+1) * page_tokens); must cover all rows
   StateSlotId state_slot;  // state after position first_position - 1 on entry, after the last row on exit
 
-  // Draft window: when not empty, one slot a row; slot i receives the state as it is after row i, so that a rejected
-  // draft is rolled back by taking over the slot of the last accepted token. Costs one copy of the state a row.
+  // Draft window: when not empty, one slot for each row but the last; slot i receives the state as it is after row i,
+  // so that a rejected draft is rolled back by taking over the slot of the last accepted token. Costs a copy of the
+  // state a slot.
   std::span<const StateSlotId> window_slots;
 
   // Not together with a window. Leaves no trace in the results when it falls on a multiple of kDeltaChunk rows

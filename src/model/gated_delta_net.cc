@@ -34,10 +34,11 @@ void for_each_piece(const SequenceSpan& span, std::size_t delta_layer_idx, const
     return;
   }
   if (span.window_slots.empty()) return advance(span.rows);
-  QN_CHECK(span.window_slots.size() == span.rows.count(), "{} window slots for {} rows", span.window_slots.size(),
+  QN_CHECK(span.window_slots.size() + 1 == span.rows.count(), "{} window slots for {} rows", span.window_slots.size(),
            span.rows.count());
   for (std::size_t row = span.rows.begin; row < span.rows.end; ++row) {
     advance({row, row + 1});
+    if (row + 1 == span.rows.end) break;
     states.copy_layer(span.window_slots[row - span.rows.begin], span.state_slot, delta_layer_idx);
   }
 }

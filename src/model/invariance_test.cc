@@ -199,7 +199,7 @@ TEST_P(InvarianceTest, DraftWindowRollsBackBitForBit) {
     SequenceMemory drafted(cfg, 200);
     (void)runner.logits(drafted, std::span(prompt_).first(100), 100);
     const std::vector<TokenId> draft = {prompt_[100], prompt_[101], 0, 1};  // the last two are wrong guesses
-    const std::vector<StateSlotId> window = {StateSlotId{1}, StateSlotId{2}, StateSlotId{3}, StateSlotId{4}};
+    const std::vector<StateSlotId> window = {StateSlotId{1}, StateSlotId{2}, StateSlotId{3}};
     SequenceSpan span = drafted.span(draft.size());
     span.window_slots = window;
     {
