@@ -8,29 +8,44 @@ namespace {
 
 constexpr std::size_t kTrialSteps = 4;
 constexpr std::size_t kShortestInterval = 64;
-constexpr std::size_t kLongestInterval = 4096;
-constexpr double kMemory = 0.95;  // of a step before, when the next one comes: some 20 count
+constexpr std::size_t kLongestInterval = 512;
+constexpr double kNewStep = 0.1;       // its weight in the mean
+constexpr double kGuessMemory = 0.98;  // of a guess, when the next one comes: some 50 count
 
 }  // namespace
 
 DraftDepth::Crowd& DraftDepth::crowd_of(std::size_t num_sequences) {
   const auto index = static_cast<std::size_t>(std::bit_width(num_sequences)) - 1;
   while (crowds_.size() <= index) {
-    crowds_.push_back({.speeds = std::vector<Speed>(max_depth_ + 1), .interval = kShortestInterval});
+    crowds_.push_back({.times = std::vector<StepTime>(max_depth_ + 1), .interval = kShortestInterval});
   }
   return crowds_[index];
 }
 
-std::size_t DraftDepth::best_depth(const Crowd& crowd) {
-  const auto slower = [](const Speed& a, const Speed& b) { return a.tokens_per_s() < b.tokens_per_s(); };
-  return static_cast<std::size_t>(std::ranges::max_element(crowd.speeds, slower) - crowd.speeds.begin());
+std::size_t DraftDepth::best_depth(const Crowd& crowd) const {
+  std::size_t best = 0;
+  double best_rate = 0;
+  double num_tokens = 1;  // a step's, of one sequence
+  double all_right = 1;   // the chance that all guesses so far are
+  for (std::size_t depth = 0; depth <= max_depth_; ++depth) {
+    if (depth > 0) {
+      all_right *= guesses_[depth - 1].value();
+      num_tokens += all_right;
+    }
+    const double rate = num_tokens / std::max(crowd.times[depth].seconds, 1e-9);
+    if (rate > best_rate) {
+      best = depth;
+      best_rate = rate;
+    }
+  }
+  return best;
 }
 
 std::size_t DraftDepth::choose(std::size_t num_sequences) {
   if (max_depth_ == 0) return 0;
   Crowd& crowd = crowd_of(num_sequences);
   for (std::size_t depth = 0; depth <= max_depth_; ++depth) {
-    if (crowd.speeds[depth].num_steps < kTrialSteps) return depth;  // never measured yet
+    if (crowd.times[depth].num_steps < kTrialSteps) return depth;
   }
   const std::size_t best = best_depth(crowd);
   if (crowd.num_trial_steps == 0) {
@@ -46,11 +61,18 @@ std::size_t DraftDepth::choose(std::size_t num_sequences) {
   return crowd.trial_depth;
 }
 
-void DraftDepth::record(std::size_t num_sequences, std::size_t depth, std::size_t num_tokens, double seconds) {
-  Speed& speed = crowd_of(num_sequences).speeds[depth];
-  speed.num_tokens = speed.num_tokens * kMemory + static_cast<double>(num_tokens);
-  speed.seconds = speed.seconds * kMemory + seconds;
-  ++speed.num_steps;
+void DraftDepth::record_step(std::size_t num_sequences, std::size_t depth, double seconds) {
+  StepTime& time = crowd_of(num_sequences).times[depth];
+  ++time.num_steps;
+  const double weight = std::max(kNewStep, 1.0 / static_cast<double>(time.num_steps));
+  time.seconds += weight * (seconds - time.seconds);
+}
+
+void DraftDepth::record_guesses(std::size_t num_guesses, std::size_t num_right) {
+  for (std::size_t i = 0; i < std::min(num_guesses, num_right + 1); ++i) {
+    guesses_[i].right = guesses_[i].right * kGuessMemory + (i < num_right ? 1 : 0);
+    guesses_[i].tried = guesses_[i].tried * kGuessMemory + 1;
+  }
 }
 
 }  // namespace qnext

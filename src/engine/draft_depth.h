@@ -1,7 +1,8 @@
 #pragma once
-// DraftDepth: how many tokens to draft, from what drafting has brought so far. Each depth's tokens a second are
-// measured, 0 included; the best is used, and the others are tried again now and then, more and more rarely while they
-// lose. So drafting turns itself off where it costs more than it brings. What it decides shows in the speed alone.
+// DraftDepth: how many tokens to draft, from what steps with and without guesses took, and how often guesses were
+// right. The depth that should give most tokens a second is used; another one is tried for a few steps now and then,
+// more and more rarely while that changes nothing. So drafting turns itself off where it costs more than it brings.
+// What is decided here shows in the speed alone.
 
 #include <cstddef>
 #include <vector>
@@ -11,26 +12,31 @@ namespace qnext {
 class DraftDepth {
  public:
   // Depths 0 to max_depth.
-  explicit DraftDepth(std::size_t max_depth) : max_depth_(max_depth) {}
-
-  std::size_t max_depth() const { return max_depth_; }
+  explicit DraftDepth(std::size_t max_depth) : max_depth_(max_depth), guesses_(max_depth) {}
 
   // For the next step, of num_sequences (at least 1) that decode.
   std::size_t choose(std::size_t num_sequences);
 
-  // A step that drafted `depth` tokens for each of num_sequences yielded num_tokens in `seconds`.
-  void record(std::size_t num_sequences, std::size_t depth, std::size_t num_tokens, double seconds);
+  // A step that ran `depth` guesses of each of num_sequences.
+  void record_step(std::size_t num_sequences, std::size_t depth, double seconds);
+
+  // Of one sequence's guesses (at most max_depth) the first num_right were.
+  void record_guesses(std::size_t num_guesses, std::size_t num_right);
 
  private:
-  struct Speed {
-    double num_tokens = 0, seconds = 0;  // older steps count less and less
-    std::size_t num_steps = 0;
-    double tokens_per_s() const { return seconds > 0 ? num_tokens / seconds : 0; }
+  // The chance that a guess is right where all before it were; recent ones count more.
+  struct Chance {
+    double right = 0, tried = 0;
+    double value() const { return tried > 0 ? right / tried : 0; }
   };
-  // What holds for one sequence does not hold for many: 1, 2-3, 4-7, ... have speeds of their own.
+  struct StepTime {
+    double seconds = 0;  // recent steps count more
+    std::size_t num_steps = 0;
+  };
+  // What a step takes is another matter for many sequences: 1, 2-3, 4-7, ... are looked at apart.
   struct Crowd {
-    std::vector<Speed> speeds;        // by depth
-    std::size_t trial_depth = 0;      // being tried now, or next
+    std::vector<StepTime> times;      // by depth
+    std::size_t trial_depth = 0;      // being tried now, or last
     std::size_t num_trial_steps = 0;  // left of a trial
     std::size_t num_steps = 0;        // since the last trial
     std::size_t interval = 0;         // steps from a trial to the next
@@ -38,9 +44,10 @@ class DraftDepth {
   };
 
   Crowd& crowd_of(std::size_t num_sequences);
-  static std::size_t best_depth(const Crowd& crowd);
+  std::size_t best_depth(const Crowd& crowd) const;
 
   std::size_t max_depth_;
+  std::vector<Chance> guesses_;  // first, second, ...
   std::vector<Crowd> crowds_;
 };
 

@@ -297,7 +297,7 @@ void Engine::run(std::span<const PlannedRows> rows) {
   if (sampled.dim(0) > 0) {
     View<float> logits = model_.logits(ops_, scratch_, sampled);
     for (StepRows& step : step_rows_) {
-      if (step.sequence->num_tokens_to_run() > 0) continue;  // a prompt that goes on
+      if (step.is_prefill && step.sequence->num_tokens_to_run() > 0) continue;  // the prompt goes on
       const std::size_t num_rows = step.is_prefill ? 1 : step.rows.count();
       accept_rows(step, logits.slice(0, 0, num_rows));
       logits = logits.slice(0, num_rows, logits.dim(0));
@@ -396,6 +396,7 @@ void Engine::accept_rows(StepRows& step, View<const float> logits) {
   kv_.rollback(sequence.kv, step.first_position + num_drawn);
   stats_.num_drafted_tokens += guesses.size();
   stats_.num_accepted_tokens += num_drawn - 1;
+  if (!sequence.finished) draft_depth_.record_guesses(guesses.size(), num_drawn - 1);  // not those that an end cut off
 }
 
 void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
@@ -434,7 +435,7 @@ std::size_t Engine::num_drafts_wanted(const Sequence& sequence, std::size_t dept
 void Engine::draft(View<const float> hidden) {
   std::size_t num_decoding = 0;
   for (const auto& sequence : running_) num_decoding += !sequence->finished && sequence->decodes() ? 1 : 0;
-  depth_ = num_decoding == 0 ? 0 : draft_depth_.choose(num_decoding);
+  depth_ = num_decoding == 0 ? 0 : config_.adapts_drafts ? draft_depth_.choose(num_decoding) : config_.max_drafts;
   draft_rows_.clear();
   for (const StepRows& step : step_rows_) {
     Sequence& sequence = *step.sequence;
@@ -468,7 +469,7 @@ void Engine::count(double seconds) {
   (num_prefill_tokens > 0 ? stats_.prefill_s : stats_.decode_s) += seconds;
   // Steps can be compared that ran as many guesses for everyone as they then made for the next one.
   if (config_.max_drafts > 0 && num_prefill_tokens == 0 && are_alike && depth == depth_) {
-    draft_depth_.record(num_decoding, depth, num_decode_tokens, seconds);
+    draft_depth_.record_step(num_decoding, depth, seconds);
   }
 }
 

@@ -34,6 +34,7 @@ struct EngineConfig {
   std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
   std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together
   std::size_t max_drafts = 0;                 // tokens guessed ahead for each sequence, at most; 0: none
+  bool adapts_drafts = true;                  // fewer, or none, where that is faster; false: always max_drafts
   std::size_t num_kept_prefixes = 0;          // beginnings of ended and running sequences, each with a state slot
 };
 

@@ -33,6 +33,10 @@ class TinyModel {
     QN_CHECK(model.ok(), "{}", model.message());
     model_ = std::move(model).value();
   }
+  explicit TinyModel(ModelWeights weights) : pool_(1) {
+    ops_.emplace(**find_table(""), pool_);
+    model_ = std::make_unique<const Qwen3Next>(std::move(weights));
+  }
 
   const Qwen3Next& model() const { return *model_; }
   const Ops& ops() const { return *ops_; }
