@@ -221,7 +221,10 @@ Result<ExitCode> chat(const ChatOptions& options) {
   std::size_t context_tokens = options.context.context_tokens;
   if (context_tokens == 0)
     context_tokens = longest == 0 ? kDefaultContextTokens : std::min(longest, kDefaultContextTokens);
-  QN_RETURN_IF_ERROR(generator->open(context_tokens, options.context.kv_type, kKeptPrefixes));
+  QN_RETURN_IF_ERROR(generator->open({.context_tokens = context_tokens,
+                                      .kv_type = options.context.kv_type,
+                                      .max_drafts = options.context.drafts_for(generator->model().config().has_mtp),
+                                      .num_kept_prefixes = kKeptPrefixes}));
   if (const auto note = model_note(options.model)) say(fmt::format("note: {}", *note));
   if (stdin_is_terminal()) say("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves");
   return Chat(options, files, *generator).run();

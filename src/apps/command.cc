@@ -54,6 +54,13 @@ void add_context_options(CLI::App& command, ContextOptions& options) {
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("TYPE")
       ->group("Machine");
+  command
+      .add_option("--draft", options.max_drafts,
+                  "Tokens that the model's MTP block guesses ahead, at most; fewer, or none, where that is faster. "
+                  "Changes no answer (default: 2 with such a block, else 0)")
+      ->check(CLI::Range(0, 8))
+      ->type_name("N")
+      ->group("Machine");
 }
 
 Result<Machine> make_machine(const MachineOptions& options) {

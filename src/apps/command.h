@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -46,10 +47,13 @@ struct MachineOptions {
 };
 void add_machine_options(CLI::App& command, MachineOptions& options);
 
-// --context and --kv-type, for every command that runs sequences.
+// --context, --kv-type and --draft, for every command that runs sequences.
 struct ContextOptions {
   std::size_t context_tokens = 0;  // 0: the command's own default
   DType kv_type = DType::kF32;
+  std::optional<std::size_t> max_drafts;  // none: a few, if the model has an MTP block
+
+  std::size_t drafts_for(bool has_mtp) const { return max_drafts.value_or(has_mtp ? 2 : 0); }
 };
 void add_context_options(CLI::App& command, ContextOptions& options);
 

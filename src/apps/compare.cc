@@ -34,7 +34,7 @@ struct CompareOptions {
 Result<std::vector<TokenId>> greedy_tokens(Generator& generator, std::span<const TokenId> prompt,
                                            std::size_t num_tokens, DType kv_type) {
   if (num_tokens == 0) return std::vector<TokenId>();
-  QN_RETURN_IF_ERROR(generator.open(prompt.size() + num_tokens, kv_type, 0));
+  QN_RETURN_IF_ERROR(generator.open({.context_tokens = prompt.size() + num_tokens, .kv_type = kv_type}));
   AnswerRequest request{.prompt = {prompt.begin(), prompt.end()},
                         .max_new_tokens = num_tokens,
                         .sampling = {},

@@ -84,6 +84,8 @@ class AnswerRun {
     }
     const auto& finish = std::get<FinishEvent>(event.what);
     answer_.num_cached_tokens = finish.num_cached_tokens;
+    answer_.num_drafted_tokens = finish.num_drafted_tokens;
+    answer_.num_accepted_tokens = finish.num_accepted_tokens;
     if (finish.reason == FinishReason::kError) return Error{finish.error};
     const bool by_user = finish.reason == FinishReason::kCancelled && !text_.stopped();
     answer_.finish_reason = by_user ? "interrupted"
@@ -187,14 +189,9 @@ Result<std::unique_ptr<Generator>> Generator::load(const std::string& model_path
   return out;
 }
 
-Status Generator::open(std::size_t context_tokens, DType kv_type, std::size_t num_kept_prefixes) {
+Status Generator::open(const EngineConfig& config) {
   engine_.reset();
-  EngineConfig config;
-  config.context_tokens = context_tokens;
-  config.kv_type = kv_type;
-  config.num_kept_prefixes = num_kept_prefixes;
   QN_TRY(engine_, Engine::make(*model_, *ops_, config));
-  context_tokens_ = context_tokens;
   return success();
 }
 
@@ -215,9 +212,13 @@ Result<Answer> Generator::answer(const AnswerRequest& request, const Tokenizer* 
 std::string Generator::stats_text(const Answer& answer) const {
   const std::string cached =
       answer.num_cached_tokens > 0 ? fmt::format(", {} of them kept, the rest", answer.num_cached_tokens) : "";
-  return fmt::format("{} prompt tokens{} at {:.1f} t/s, {} tokens at {:.1f} t/s; {}, {} threads",
+  const std::string guessed =
+      answer.num_drafted_tokens > 0
+          ? fmt::format(", {} of {} guesses right", answer.num_accepted_tokens, answer.num_drafted_tokens)
+          : "";
+  return fmt::format("{} prompt tokens{} at {:.1f} t/s, {} tokens at {:.1f} t/s{}; {}, {} threads",
                      answer.num_prompt_tokens, cached, answer.prompt_tokens_per_s(), answer.token_ids.size(),
-                     answer.decode_tokens_per_s(), machine_.table->name, machine_.pool->num_threads());
+                     answer.decode_tokens_per_s(), guessed, machine_.table->name, machine_.pool->num_threads());
 }
 
 }  // namespace qnext

@@ -57,9 +57,11 @@ struct Answer {
   std::vector<TokenId> token_ids;  // the stop token is none of them
   std::string finish_reason;       // "stop", "length" or "interrupted"
   std::size_t num_prompt_tokens = 0;
-  std::size_t num_cached_tokens = 0;  // of the prompt: an earlier answer() had run them
-  double prompt_s = 0;                // up to the first token
-  double decode_s = 0;                // of the tokens after the first
+  std::size_t num_cached_tokens = 0;    // of the prompt: an earlier answer() had run them
+  std::size_t num_drafted_tokens = 0;   // guessed ahead
+  std::size_t num_accepted_tokens = 0;  // of those, that were right
+  double prompt_s = 0;                  // up to the first token
+  double decode_s = 0;                  // of the tokens after the first
   double prompt_tokens_per_s() const;
   double decode_tokens_per_s() const;  // 0 when there was at most one token
 };
@@ -73,9 +75,8 @@ class Generator {
   // Errors: the model's, the engine's.
   static Result<std::unique_ptr<Generator>> load(const std::string& model_path, const MachineOptions& machine);
 
-  // Sizes the engine for sequences of context_tokens, at most the model's own, and for num_kept_prefixes beginnings
-  // that later prompts need not run again. Errors: not enough memory.
-  Status open(std::size_t context_tokens, DType kv_type, std::size_t num_kept_prefixes);
+  // Makes the engine anew. Errors: Engine::make's.
+  Status open(const EngineConfig& config);
 
   // One answer, start to end; Ctrl-C (console.h) ends it early and is no error. Requires open(). `tokenizer` may be
   // null: then there is no text, and stop_texts must be empty. Errors: a prompt that is too long or not this model's;
@@ -84,7 +85,7 @@ class Generator {
 
   const Qwen3Next& model() const { return *model_; }
   const Ops& ops() const { return *ops_; }
-  std::size_t context_tokens() const { return context_tokens_; }
+  std::size_t context_tokens() const { return engine_->config().context_tokens; }
 
   // "12 prompt tokens at 345.6 t/s, 48 tokens at 56.7 t/s; avx512, 2 threads"
   std::string stats_text(const Answer& answer) const;
@@ -96,7 +97,6 @@ class Generator {
   std::unique_ptr<const Qwen3Next> model_;
   std::optional<Ops> ops_;
   std::unique_ptr<Engine> engine_;
-  std::size_t context_tokens_ = 0;
 };
 
 }  // namespace qnext

@@ -71,8 +71,9 @@ Result<ExitCode> run(const RunOptions& options) {
   QN_TRY(const TextFiles files, load_text_files(options.model));
   QN_TRY(const Prompt prompt, make_prompt(options, files));
   QN_TRY(const auto generator, Generator::load(options.model, options.machine));
-  QN_RETURN_IF_ERROR(
-      generator->open(context_for(options, prompt, generator->model().config()), options.context.kv_type, 0));
+  QN_RETURN_IF_ERROR(generator->open({.context_tokens = context_for(options, prompt, generator->model().config()),
+                                      .kv_type = options.context.kv_type,
+                                      .max_drafts = options.context.drafts_for(generator->model().config().has_mtp)}));
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
 
   const SamplingParams sampling = choose_sampling(options.sampling, files.generation);

@@ -90,6 +90,9 @@ void log_request(const RequestLog& log) {
   if (log.prompt_tokens > 0) {
     line += fmt::format(" prompt_tokens={} cached_tokens={} new_tokens={}", log.prompt_tokens, log.cached_tokens,
                         log.new_tokens);
+    if (log.drafted_tokens > 0) {
+      line += fmt::format(" drafted_tokens={} accepted_tokens={}", log.drafted_tokens, log.accepted_tokens);
+    }
     if (log.first_token_s) {
       line += fmt::format(" first_token_ms={:.0f}", *log.first_token_s * 1e3);
       const double decode_s = log.seconds - *log.first_token_s;
@@ -114,7 +117,8 @@ Result<ExitCode> serve(ServeOptions options) {
   EngineConfig engine_config{.context_tokens = context_tokens,
                              .num_sequences = options.num_parallel,
                              .max_waiting = options.num_parallel + options.max_waiting,
-                             .kv_type = options.context.kv_type};
+                             .kv_type = options.context.kv_type,
+                             .max_drafts = options.context.drafts_for(model->config().has_mtp)};
   engine_config.num_kept_prefixes = num_kept_prefixes(options, model->config(), engine_config);
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
   QN_TRY(const ServedModel served, served_model(options, std::move(files), model->config(), context_tokens));
@@ -125,12 +129,13 @@ Result<ExitCode> serve(ServeOptions options) {
   const bool is_v6 = options.server.host.find(':') != std::string::npos;
   QN_RETURN_IF_ERROR(write_stdout(
       fmt::format("http://{}:{}/v1\n", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port())));
-  write_stderr(
-      fmt::format("serving {}: {} tokens of context, {} at once, {} prefixes kept, {:.2f} GiB of K/V ({}) and states; "
-                  "{}, {} threads\n",
-                  served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes,
-                  static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
-                  dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
+  write_stderr(fmt::format(
+      "serving {}: {} tokens of context, {} at once, {} prefixes kept, {} tokens guessed ahead, {:.2f} GiB of K/V ({}) "
+      "and states; "
+      "{}, {} threads\n",
+      served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes, engine_config.max_drafts,
+      static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
+      dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
   server.run([] { return interrupted(); });
   write_stderr("stopped\n");
   return ExitCode::kDone;

@@ -385,11 +385,14 @@ View<float> Engine::gather_sampled_rows(View<const float> hidden) {
 void Engine::accept_rows(StepRows& step, View<const float> logits) {
   Sequence& sequence = *step.sequence;
   const std::vector<TokenId>& guesses = sequence.draft.tokens;
+  sequence.num_drafted_tokens += guesses.size();
   std::size_t num_drawn = 0;
-  do {
+  for (;;) {
     accept_token(sequence, {logits.row(num_drawn), logits.dim(1)});
     ++num_drawn;
-  } while (!sequence.finished && num_drawn < logits.dim(0) && sequence.tokens.back() == guesses[num_drawn - 1]);
+    if (sequence.finished || num_drawn == logits.dim(0) || sequence.tokens.back() != guesses[num_drawn - 1]) break;
+    ++sequence.num_accepted_tokens;
+  }
   if (step.is_prefill) return;
   step.num_accepted = num_drawn;
   states_.commit_window(sequence.state_slot, sequence.window, num_drawn);
@@ -477,6 +480,8 @@ void Engine::emit_finish(const Sequence& sequence, FinishEvent finish) {
   finish.num_prompt_tokens = sequence.num_prompt_tokens;
   finish.num_cached_tokens = sequence.num_cached_tokens;
   finish.num_new_tokens = sequence.num_new_tokens();
+  finish.num_drafted_tokens = sequence.num_drafted_tokens;
+  finish.num_accepted_tokens = sequence.num_accepted_tokens;
   events_.push_back({sequence.request_id, std::move(finish)});
 }
 

@@ -91,6 +91,7 @@ class Engine {
     StateSlotId state_slot;
     std::vector<StateSlotId> window;  // while its guesses run
     DraftState draft;
+    std::size_t num_drafted_tokens = 0, num_accepted_tokens = 0;
     bool cancelled = false;
     bool finished = false;  // its last event is out; its memory goes with drop_finished
     bool is_sound = true;   // its memory is what it should be, of use to later prompts

@@ -48,8 +48,10 @@ struct FinishEvent {
   std::optional<TokenId> stop_token_id = {};  // kStop: which one
   std::string error = {};                     // kError: what is wrong, and what to do
   std::size_t num_prompt_tokens = 0;
-  std::size_t num_cached_tokens = 0;  // of the prompt: an earlier request had run them
-  std::size_t num_new_tokens = 0;     // token events before this one
+  std::size_t num_cached_tokens = 0;    // of the prompt: an earlier request had run them
+  std::size_t num_new_tokens = 0;       // token events before this one
+  std::size_t num_drafted_tokens = 0;   // guessed on the way
+  std::size_t num_accepted_tokens = 0;  // of those, that were right
 };
 
 struct Event {

@@ -90,6 +90,10 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   answer.ended = true;
   --num_running_;
   metrics_.cached_tokens().Increment(static_cast<double>(finish.num_cached_tokens));
+  metrics_.drafted_tokens().Increment(static_cast<double>(finish.num_drafted_tokens));
+  metrics_.accepted_tokens().Increment(static_cast<double>(finish.num_accepted_tokens));
+  num_drafted_tokens_ += finish.num_drafted_tokens;
+  num_accepted_tokens_ += finish.num_accepted_tokens;
   if (!answer.repeats_prompt) num_cached_tokens_ += finish.num_cached_tokens;
   const TextDelta rest = answer.text.finish();
   answer.update.text.reasoning += rest.reasoning;

@@ -47,6 +47,8 @@ class Generation {
   std::size_t num_new_tokens() const { return num_new_tokens_; }
   // Of prompts that ended, each counted once: tokens that an earlier request had run.
   std::size_t num_cached_tokens() const { return num_cached_tokens_; }
+  std::size_t num_drafted_tokens() const { return num_drafted_tokens_; }    // of answers that ended
+  std::size_t num_accepted_tokens() const { return num_accepted_tokens_; }  // of those, that were right
   std::optional<double> first_token_s() const { return first_token_s_; }
   double seconds() const;  // since the start
 
@@ -73,6 +75,7 @@ class Generation {
   std::size_t num_running_ = 0;
   std::size_t num_new_tokens_ = 0;
   std::size_t num_cached_tokens_ = 0;
+  std::size_t num_drafted_tokens_ = 0, num_accepted_tokens_ = 0;
   std::optional<std::string> error_;
   bool has_news_ = false;
   boost::asio::steady_timer news_;

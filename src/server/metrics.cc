@@ -32,6 +32,8 @@ Metrics::Metrics()
                     .Register(registry_)),
       prompt_tokens_(counter(registry_, "qnext_prompt_tokens_total", "Prompt tokens of accepted answers")),
       cached_tokens_(counter(registry_, "qnext_prompt_tokens_cached_total", "Of those, tokens that did not run again")),
+      drafted_tokens_(counter(registry_, "qnext_drafted_tokens_total", "Tokens that the MTP block guessed")),
+      accepted_tokens_(counter(registry_, "qnext_accepted_tokens_total", "Of those, guesses that were right")),
       generated_tokens_(counter(registry_, "qnext_generated_tokens_total", "Tokens of answers")),
       cancelled_(counter(registry_, "qnext_cancelled_total", "Requests whose client left before the end")),
       running_(gauge(registry_, "qnext_sequences_running", "Answers in the making")),

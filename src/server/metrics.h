@@ -22,6 +22,8 @@ class Metrics {
 
   prometheus::Counter& prompt_tokens() { return prompt_tokens_; }
   prometheus::Counter& cached_tokens() { return cached_tokens_; }
+  prometheus::Counter& drafted_tokens() { return drafted_tokens_; }
+  prometheus::Counter& accepted_tokens() { return accepted_tokens_; }
   prometheus::Counter& generated_tokens() { return generated_tokens_; }
   prometheus::Counter& cancelled() { return cancelled_; }
   prometheus::Histogram& first_token_s() { return first_token_s_; }
@@ -34,6 +36,8 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
+  prometheus::Counter& drafted_tokens_;
+  prometheus::Counter& accepted_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& cancelled_;
   prometheus::Gauge& running_;

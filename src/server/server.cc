@@ -281,6 +281,8 @@ Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prep
     left = true;  // a write failed
   }
   log.cached_tokens = generation->num_cached_tokens();
+  log.drafted_tokens = generation->num_drafted_tokens();
+  log.accepted_tokens = generation->num_accepted_tokens();
   log.new_tokens = generation->num_new_tokens();
   log.first_token_s = generation->first_token_s();
   log.client_left = left;

@@ -30,7 +30,7 @@ struct ServerConfig {
 struct RequestLog {
   std::string id, route;
   unsigned status = 0;
-  std::size_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;
+  std::size_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0, drafted_tokens = 0, accepted_tokens = 0;
   double seconds = 0;
   std::optional<double> first_token_s = {};
   bool client_left = false;
