@@ -3,6 +3,10 @@
 llama.cpp. Weights are one random block of data over and over; only their sizes and magnitudes are a model's.
 
 usage: tools/make_synthetic.py OUT.gguf --tokenizer tokenizer.json [--layers 4] [--type q4_k|q4_0|q8_0] [--experts 512]
+                               [--mtp X]
+
+--mtp X adds an MTP block that passes the last token's embedding on, and multiplies every layer's output by X: the smaller
+X is, the more often the block guesses what the trunk says. 0.02: nearly always.
 """
 import argparse
 import array
@@ -60,7 +64,8 @@ def tokenizer_fields(path):
 
 
 def metadata(args):
-    arch = {"block_count": args.layers, "context_length": 262144, "embedding_length": H, "feed_forward_length": 5120,
+    mtp = {} if args.mtp is None else {"nextn_predict_layers": 1}
+    arch = {"block_count": args.layers + len(mtp), **mtp, "context_length": 262144, "embedding_length": H, "feed_forward_length": 5120,
             "attention.head_count": HEADS, "attention.head_count_kv": KV_HEADS, "rope.freq_base": 1e7,
             "attention.layer_norm_rms_epsilon": 1e-6, "expert_count": args.experts, "expert_used_count": USED,
             "attention.key_length": HEAD, "attention.value_length": HEAD, "expert_feed_forward_length": WIDTH,
@@ -72,14 +77,18 @@ def metadata(args):
 
 
 def tensors(args):
-    """name, dimensions (fastest first), type, standard deviation, mean; f32 with a negative mean stays below 0."""
+    """name, dimensions (fastest first), type, standard deviation, mean; f32 with a negative mean stays below 0. A deviation
+    of None: the identity, and zeros beside it."""
+    norm = 0.05 if args.mtp is None else 0  # the trunk's last norm and the block's are alike
+    scale = 1 if args.mtp is None else args.mtp
     kind = args.type
     channels, inner = 2 * K_HEADS * STATE + V_HEADS * STATE, V_HEADS * STATE
-    yield "token_embd.weight", (H, V), kind, 0.02, 0
-    yield "output_norm.weight", (H,), "f32", 0.05, 1
+    yield "token_embd.weight", (H, V), kind, 0.02 if args.mtp is None else 1, 0
+    yield "output_norm.weight", (H,), "f32", norm, 1
     yield "output.weight", (H, V), "q6_k" if kind == "q4_k" else kind, 0.02, 0
-    for layer in range(args.layers):
-        if layer % 4 == 3:
+    num_blocks = args.layers if args.mtp is None else args.layers + 1
+    for layer in range(num_blocks):
+        if layer % 4 == 3 or layer == args.layers:
             mixer = [("attn_q", (H, 2 * HEADS * HEAD)), ("attn_k", (H, KV_HEADS * HEAD)), ("attn_v", (H, KV_HEADS * HEAD)),
                      ("attn_output", (HEADS * HEAD, H))]
             small = [("attn_q_norm.weight", (HEAD,), 0.05, 1), ("attn_k_norm.weight", (HEAD,), 0.05, 1)]
@@ -93,9 +102,15 @@ def tensors(args):
                ("ffn_down_exps", (WIDTH, H, args.experts)), ("ffn_gate_shexp", (H, WIDTH)), ("ffn_up_shexp", (H, WIDTH)),
                ("ffn_down_shexp", (WIDTH, H))]
         for name, dims in mixer + ffn:
-            yield f"blk.{layer}.{name}.weight", dims, kind, 0.02 if (name, dims) in mixer else 0.03, 0
+            is_out = name in ("attn_output", "ssm_out", "ffn_down_exps", "ffn_down_shexp")
+            deviation = (0.02 if (name, dims) in mixer else 0.03) * (scale if is_out else 1)
+            yield f"blk.{layer}.{name}.weight", dims, kind, deviation, 0
         for name, dims, deviation, mean in small:
             yield f"blk.{layer}.{name}", dims, "f32", deviation, mean
+    if args.mtp is not None:
+        yield f"blk.{args.layers}.nextn.eh_proj.weight", (2 * H, H), "f32", None, 0
+        for name in ("enorm", "hnorm", "shared_head_norm"):
+            yield f"blk.{args.layers}.nextn.{name}.weight", (H,), "f32", 0, 1
 
 
 def block_pool(kind, deviation, source):
@@ -109,7 +124,9 @@ def block_pool(kind, deviation, source):
 
 
 def write_values(file, kind, count, deviation, mean, source, pools):
-    if kind == "f32":
+    if deviation is None:
+        data = b"".join(struct.pack(f"<{2 * H}f", *(float(i == row) for i in range(2 * H))) for row in range(H))
+    elif kind == "f32":
         values = [source.gauss(mean, deviation) for _ in range(min(count, 65536))]
         values = [-abs(value) for value in values] if mean < 0 else values
         data = array.array("f", values).tobytes()
@@ -133,6 +150,7 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--type", choices=("q4_k", "q4_0", "q8_0"), default="q4_k")
     parser.add_argument("--experts", type=int, default=512)
+    parser.add_argument("--mtp", type=float)
     args = parser.parse_args()
     source, pools, offset, head, entries = random.Random(0), {}, 0, b"", []
     for name, dims, kind, deviation, mean in tensors(args):

@@ -347,6 +347,26 @@ class Life(Case):
                 self.assertEqual(answer.usage.prompt_tokens_details.cached_tokens,
                                  (answer.usage.prompt_tokens - 1) // 64 * 64)
 
+    def test_guessing_ahead_does_not_show(self):
+        asks = [{"model": MODEL, "prompt": f"Chapter {i}. " * (1 + i), "max_tokens": 10 + 3 * i, "seed": i, "n": 1 + i % 2,
+                 "temperature": (0, 0.5, 1)[i % 3], "logprobs": 2, "extra_body": {"ignore_eos": i % 2 == 0}} for i in range(10)]
+
+        def answers(*args):
+            with Server("--parallel", 5, *args) as server, concurrent.futures.ThreadPoolExecutor(10) as pool:
+                api = server.client()
+                done = list(pool.map(lambda ask: api.completions.create(**ask), asks))
+                return [[(c.text, c.logprobs, c.finish_reason) for c in one.choices] for one in done], server.metric(
+                    "qnext_drafted_tokens_total"), server.stop()[1]
+
+        expected, num_drafted, log = answers("--draft", 0)
+        self.assertEqual(num_drafted, 0)
+        for draft in (1, 4):
+            actual, num_drafted, log = answers("--draft", draft)
+            self.assertEqual(actual, expected)
+            self.assertGreater(num_drafted, 0)
+            self.assertRegex(log, rf"{draft} tokens guessed ahead")
+            self.assertRegex(log, r"drafted_tokens=\d+ accepted_tokens=\d+")
+
     def test_a_full_queue_is_refused(self):
         with Server("--parallel", 1, "--queue", 1) as server:
             api = server.client()
