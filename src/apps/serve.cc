@@ -55,7 +55,7 @@ Result<std::vector<std::string>> read_keys(const ServeOptions& options) {
   return out;
 }
 
-Result<ServedModel> served_model(const ServeOptions& options, TextFiles files, const ModelConfig& config,
+Result<ServedModel> served_model(const ServeOptions& options, const TextFiles& files, const ModelConfig& config,
                                  std::size_t context_tokens) {
   QN_TRY(const Tokenizer* tokenizer, require_tokenizer(files, options.model));
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -106,7 +106,7 @@ void log_request(const RequestLog& log) {
 Result<ExitCode> serve(ServeOptions options) {
   QN_TRY(options.server.api_keys, read_keys(options));
   options.server.max_requests = options.num_parallel + options.max_waiting;
-  QN_TRY(TextFiles files, load_text_files(options.model));
+  QN_TRY(const TextFiles files, load_text_files(options.model));
   QN_RETURN_IF_ERROR(require_tokenizer(files, options.model));
   QN_TRY(Machine machine, make_machine(options.machine));
   const Ops ops(*machine.table, *machine.pool);
@@ -121,7 +121,7 @@ Result<ExitCode> serve(ServeOptions options) {
                              .max_drafts = options.context.drafts_for(model->config().has_mtp)};
   engine_config.num_kept_prefixes = num_kept_prefixes(options, model->config(), engine_config);
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
-  QN_TRY(const ServedModel served, served_model(options, std::move(files), model->config(), context_tokens));
+  QN_TRY(const ServedModel served, served_model(options, files, model->config(), context_tokens));
 
   Server server(*engine, served, options.server, log_request);
   QN_RETURN_IF_ERROR(server.open());
