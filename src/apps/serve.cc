@@ -72,6 +72,7 @@ Result<ServedModel> served_model(const ServeOptions& options, const TextFiles& f
                   .created_s = std::chrono::duration_cast<std::chrono::seconds>(now).count()};
   // A tokenizer may know more tokens than the model has rows for.
   std::erase_if(out.stop_token_ids, [&](TokenId id) { return static_cast<std::size_t>(id) >= config.V; });
+  out.grammars = std::make_shared<AnswerGrammars>(out.tokenizer, out.stop_token_ids, config.V);
   return out;
 }
 

@@ -107,6 +107,7 @@ Engine::Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& confi
       states_(std::move(states)),
       prefixes_(kv_, states_, config.num_kept_prefixes),
       sampler_(model.config().V),
+      allowed_(ceil_div(model.config().V, std::size_t{32})),
       drafter_(model, ops),
       draft_depth_(config.max_drafts) {
   running_.reserve(config.num_sequences);
@@ -404,8 +405,19 @@ void Engine::accept_rows(StepRows& step, View<const float> logits) {
 
 void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
   const Request& request = sequence.request;
-  const Result<TokenId> sampled = sampler_.sample(logits, sequence.history, request.sampling, sequence.tokens.size());
-  if (!sampled.ok()) return end_sequence(sequence, {.reason = FinishReason::kError, .error = sampled.message()});
+  const auto fail = [&](const std::string& why) {
+    const bool by_constraint = request.constraint != nullptr;
+    end_sequence(sequence, {.reason = FinishReason::kError, .error = why, .by_constraint = by_constraint});
+  };
+  std::span<const std::uint32_t> allowed;
+  if (request.constraint != nullptr) {
+    const Result<bool> constrains = request.constraint->mask(allowed_);
+    if (!constrains.ok()) return fail(constrains.message());
+    if (*constrains) allowed = allowed_;
+  }
+  const Result<TokenId> sampled =
+      sampler_.sample(logits, sequence.history, request.sampling, sequence.tokens.size(), allowed);
+  if (!sampled.ok()) return fail(sampled.message());
   const TokenId token_id = *sampled;
   if (std::ranges::find(request.stop_token_ids, token_id) != request.stop_token_ids.end()) {
     end_sequence(sequence, {.reason = FinishReason::kStop, .stop_token_id = token_id});
@@ -421,6 +433,10 @@ void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {
   events_.push_back({sequence.request_id, std::move(event)});
   sequence.history.add_answer(token_id);
   sequence.tokens.push_back(token_id);
+  if (request.constraint != nullptr) {
+    if (const Status status = request.constraint->accept(token_id); !status.ok()) return fail(status.message());
+    if (request.constraint->is_complete()) return end_sequence(sequence, {.reason = FinishReason::kStop});
+  }
   if (sequence.num_new_tokens() == request.max_new_tokens || sequence.tokens.size() == config_.context_tokens) {
     end_sequence(sequence, {.reason = FinishReason::kLength});
   }

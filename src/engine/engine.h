@@ -160,6 +160,7 @@ class Engine {
   std::vector<Event> events_;                       // of this step
   std::vector<TokenId> batch_tokens_;
   std::vector<SequenceSpan> batch_spans_;
+  std::vector<std::uint32_t> allowed_;  // of one draw: a bit for each token
   std::vector<StepRows> step_rows_;
   std::vector<DraftRows> draft_rows_;
   Drafter drafter_;

@@ -3,6 +3,7 @@
 // (text/tokenizer.h, engine/stop_text.h).
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "base/units.h"
 #include "engine/sampling_params.h"
+#include "engine/token_constraint.h"
 
 namespace qnext {
 
@@ -25,6 +27,7 @@ struct Request {
   // So many of the prompt's first tokens are likely to begin a later prompt, too (a chat's messages, without what
   // invites the answer): the engine keeps the state there. None: all.
   std::optional<std::size_t> num_lasting_tokens = {};
+  std::shared_ptr<TokenConstraint> constraint = {};  // what may be said; of this request alone. None: anything
 };
 
 struct TokenLogprob {
@@ -32,6 +35,7 @@ struct TokenLogprob {
   float logprob = 0;  // natural log, of the model's own distribution: before penalties, temperature and cuts
 };
 
+// kStop: a stop token, or the constraint's end.
 enum class FinishReason { kStop, kLength, kCancelled, kError };
 std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled", "error"
 
@@ -45,8 +49,9 @@ struct TokenEvent {
 // The last event of a request: exactly one for each that was accepted.
 struct FinishEvent {
   FinishReason reason = FinishReason::kStop;
-  std::optional<TokenId> stop_token_id = {};  // kStop: which one
+  std::optional<TokenId> stop_token_id = {};  // kStop: which one, if it was one
   std::string error = {};                     // kError: what is wrong, and what to do
+  bool by_constraint = false;                 // kError: the request's constraint could not be kept to
   std::size_t num_prompt_tokens = 0;
   std::size_t num_cached_tokens = 0;    // of the prompt: an earlier request had run them
   std::size_t num_new_tokens = 0;       // token events before this one

@@ -12,6 +12,9 @@
 namespace qnext {
 namespace {
 
+// In place of the logit of a token that is not allowed.
+constexpr float kForbidden = std::numeric_limits<float>::lowest();
+
 bool likelier(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.token_id < b.token_id);
 }
@@ -104,8 +107,8 @@ Sampler::Sampler(std::size_t vocabulary_tokens) {
 }
 
 std::span<const float> Sampler::adjusted(std::span<const float> logits, const TokenHistory& history,
-                                         const SamplingParams& params) {
-  if (!has_adjustments(params)) return logits;
+                                         const SamplingParams& params, std::span<const std::uint32_t> allowed) {
+  if (!has_adjustments(params) && allowed.empty()) return logits;
   adjusted_.assign(logits.begin(), logits.end());
   for (const LogitBias& entry : params.logit_bias) adjusted_[static_cast<std::size_t>(entry.token_id)] += entry.bias;
   for (const auto& [token_id, num_in_answer] : history.tokens()) {
@@ -114,13 +117,20 @@ std::span<const float> Sampler::adjusted(std::span<const float> logits, const To
     logit -= params.frequency_penalty * static_cast<float>(num_in_answer);
     if (num_in_answer > 0) logit -= params.presence_penalty;
   }
+  if (!allowed.empty()) {
+    for (std::size_t i = 0; i < adjusted_.size(); ++i) {
+      if ((allowed[i / 32] >> (i % 32) & 1) == 0) adjusted_[i] = kForbidden;
+    }
+  }
   return adjusted_;
 }
 
 Result<std::span<const Candidate>> Sampler::distribution(std::span<const float> logits, const TokenHistory& history,
-                                                         const SamplingParams& params) {
-  const std::span<const float> row = adjusted(logits, history, params);
+                                                         const SamplingParams& params,
+                                                         std::span<const std::uint32_t> allowed) {
+  const std::span<const float> row = adjusted(logits, history, params, allowed);
   QN_TRY(const std::size_t best_idx, find_best(row));
+  if (row[best_idx] == kForbidden) return error("no token is allowed to follow: the grammar cannot be met");
   candidates_.clear();
   if (params.temperature == 0) {
     candidates_.push_back({static_cast<TokenId>(best_idx), row[best_idx], 1.0});
@@ -131,6 +141,7 @@ Result<std::span<const Candidate>> Sampler::distribution(std::span<const float> 
   } else {
     gather_top_k(candidates_, row, params.top_k);
   }
+  if (!allowed.empty()) std::erase_if(candidates_, [](const Candidate& c) { return c.logit == kForbidden; });
   weigh(candidates_, row[best_idx], params.temperature);
   if (params.top_p < 1) keep_top_p(candidates_, params.top_p);
   std::erase_if(candidates_, [&](const Candidate& c) { return c.probability == 0 || c.probability < params.min_p; });
@@ -140,8 +151,9 @@ Result<std::span<const Candidate>> Sampler::distribution(std::span<const float> 
 }
 
 Result<TokenId> Sampler::sample(std::span<const float> logits, const TokenHistory& history,
-                                const SamplingParams& params, std::size_t position) {
-  QN_TRY(const std::span<const Candidate> candidates, distribution(logits, history, params));
+                                const SamplingParams& params, std::size_t position,
+                                std::span<const std::uint32_t> allowed) {
+  QN_TRY(const std::span<const Candidate> candidates, distribution(logits, history, params, allowed));
   double left = uniform_at(params.seed, position);
   for (const Candidate& candidate : candidates) {
     left -= candidate.probability;

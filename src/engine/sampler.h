@@ -3,10 +3,12 @@
 //
 //   logits -> bias -> repetition, presence, frequency penalties -> / temperature -> top_k -> top_p -> min_p -> softmax
 //
-// Each cut sees the softmax over what the one before it left: the order and meaning of transformers' logits processors
-// (v5.23; tests/data/sampling). Presence and frequency are OpenAI's: over the answer's tokens.
+// Of tokens that are not allowed nothing is left before the first of them. Each cut sees the softmax over what the one
+// before it left: the order and meaning of transformers' logits processors (v5.23; tests/data/sampling). Presence and
+// frequency are OpenAI's: over the answer's tokens.
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -30,18 +32,20 @@ class Sampler {
 
   // What may come next: every token with a probability above 0, in an order that depends on the arguments alone; they
   // sum to 1. Greedy: one token. Valid until the next call.
-  // Error: a logit is NaN or infinite.      logits : [V]
+  // `allowed`: a bit for each token, lowest first; none: all are.
+  // Errors: a logit is NaN or infinite; nothing is allowed.      logits : [V]
   // Cost     one pass over V; without top_k also V exponentials, and with top_p a selection in O(V).
   Result<std::span<const Candidate>> distribution(std::span<const float> logits, const TokenHistory& history,
-                                                  const SamplingParams& params);
+                                                  const SamplingParams& params,
+                                                  std::span<const std::uint32_t> allowed = {});
 
   // Draws from distribution(). The draw depends on params.seed and `position` (of the new token) alone.
   Result<TokenId> sample(std::span<const float> logits, const TokenHistory& history, const SamplingParams& params,
-                         std::size_t position);
+                         std::size_t position, std::span<const std::uint32_t> allowed = {});
 
  private:
   std::span<const float> adjusted(std::span<const float> logits, const TokenHistory& history,
-                                  const SamplingParams& params);
+                                  const SamplingParams& params, std::span<const std::uint32_t> allowed);
 
   std::vector<float> adjusted_;  // a row after bias and penalties
   std::vector<Candidate> candidates_;

@@ -7,6 +7,16 @@
 namespace qnext {
 namespace asio = boost::asio;
 
+namespace {
+
+// A grammar that asks too much is the client's; anything else is a bug, or a limit of the engine's.
+ApiError error_of(const FinishEvent& finish) {
+  if (finish.by_constraint) return {.message = finish.error};
+  return {.status = 500, .message = finish.error, .type = "server_error"};
+}
+
+}  // namespace
+
 Generation::Generation(asio::io_context& io, EngineThread& engine, Metrics& metrics)
     : engine_(engine), metrics_(metrics), self_(std::make_shared<Generation*>(this)), news_(io) {}
 
@@ -98,7 +108,7 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   const TextDelta rest = answer.text.finish();
   answer.update.text.reasoning += rest.reasoning;
   answer.update.text.content += rest.content;
-  if (finish.reason == FinishReason::kError) error_ = finish.error;
+  if (finish.reason == FinishReason::kError) error_ = error_of(finish);
   answer.update.finish_reason = finish.reason == FinishReason::kLength ? "length" : "stop";
 }
 

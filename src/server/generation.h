@@ -42,7 +42,7 @@ class Generation {
   std::size_t num_answers() const { return answers_.size(); }
   AnswerUpdate take(std::size_t index);
   bool done() const { return num_running_ == 0; }
-  const std::optional<std::string>& error() const { return error_; }  // the engine's: a bug, or its limits
+  const std::optional<ApiError>& error() const { return error_; }
 
   std::size_t num_new_tokens() const { return num_new_tokens_; }
   // Of prompts that ended, each counted once: tokens that an earlier request had run.
@@ -76,7 +76,7 @@ class Generation {
   std::size_t num_new_tokens_ = 0;
   std::size_t num_cached_tokens_ = 0;
   std::size_t num_drafted_tokens_ = 0, num_accepted_tokens_ = 0;
-  std::optional<std::string> error_;
+  std::optional<ApiError> error_;
   bool has_news_ = false;
   boost::asio::steady_timer news_;
   Clock::time_point begin_ = Clock::now();

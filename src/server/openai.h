@@ -2,12 +2,14 @@
 // OpenAI's requests as what the engine takes, and the engine's answers as OpenAI's JSON.
 // Source: the API reference of OpenAI (chat completions, completions, models), as the official clients read it.
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "engine/request.h"
+#include "server/answer_grammar.h"
 #include "server/answer_text.h"
 #include "server/api_error.h"
 #include "text/chat_template.h"
@@ -27,6 +29,7 @@ struct ServedModel {
   std::size_t vocabulary_tokens = 0;
   std::size_t context_tokens = 0;
   std::int64_t created_s = 0;  // Unix time
+  std::shared_ptr<AnswerGrammars> grammars = {};
 };
 
 // One of a request's answers-to-be.

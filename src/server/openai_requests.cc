@@ -24,6 +24,7 @@ struct Common {
   bool ignores_stop_tokens = false;
   bool stream = false;
   bool include_usage = false;
+  std::optional<AnswerGrammar> grammar;
 };
 
 std::vector<LogitBias> read_logit_bias(BodyReader& body, const ServedModel& model) {
@@ -85,6 +86,56 @@ SamplingParams read_sampling(BodyReader& body, const ServedModel& model) {
   return out;
 }
 
+// OpenAI's response_format.
+std::optional<AnswerGrammar> read_response_format(BodyReader& body) {
+  const Json* format = body.any("response_format");
+  if (format == nullptr) return std::nullopt;
+  const Json type = format->is_object() ? format->value("type", Json()) : Json();
+  if (type == "text") return std::nullopt;
+  if (type == "json_object") return AnswerGrammar{GrammarKind::kJsonObject, "", "response_format"};
+  if (type != "json_schema") {
+    body.fail("response_format", "'response_format.type' must be 'text', 'json_object' or 'json_schema'.");
+    return std::nullopt;
+  }
+  const Json inner = format->value("json_schema", Json());
+  const Json schema = inner.is_object() ? inner.value("schema", Json()) : Json();
+  if (!schema.is_object() && !schema.is_boolean()) {
+    body.fail("response_format.json_schema",
+              "'response_format.json_schema' must be an object with a 'schema', itself an object.");
+    return std::nullopt;
+  }
+  return AnswerGrammar{GrammarKind::kJsonSchema, schema.dump(), "response_format.json_schema.schema"};
+}
+
+// What the answer must look like: response_format, or vLLM's structured_outputs with one of json, regex, choice,
+// grammar.
+std::optional<AnswerGrammar> read_grammar(BodyReader& body) {
+  std::optional<AnswerGrammar> out = read_response_format(body);
+  const Json* wanted = body.any("structured_outputs");
+  if (wanted == nullptr) return out;
+  const auto fail = [&](const std::string& message) {
+    body.fail("structured_outputs", message);
+    return std::nullopt;
+  };
+  if (out) return fail("'structured_outputs' and 'response_format' exclude each other.");
+  if (!wanted->is_object() || wanted->size() != 1) {
+    return fail("'structured_outputs' must be an object with one of 'json', 'regex', 'choice' and 'grammar'.");
+  }
+  const std::string key = wanted->begin().key();
+  const Json& value = wanted->begin().value();
+  const std::string param = "structured_outputs." + key;
+  if (key == "json" && (value.is_object() || value.is_boolean() || value.is_string())) {
+    return AnswerGrammar{GrammarKind::kJsonSchema, value.is_string() ? value.get<std::string>() : value.dump(), param};
+  }
+  if (key == "choice" && value.is_array()) return AnswerGrammar{GrammarKind::kChoice, value.dump(), param};
+  if (key == "regex" && value.is_string()) return AnswerGrammar{GrammarKind::kRegex, value.get<std::string>(), param};
+  if (key == "grammar" && value.is_string()) return AnswerGrammar{GrammarKind::kLark, value.get<std::string>(), param};
+  return fail(
+      fmt::format("'{}' is none of 'json' (a schema), 'regex' (a text), 'choice' (a list of texts) and 'grammar' (a "
+                  "text in Lark's notation), or of another type.",
+                  param));
+}
+
 Common read_common(BodyReader& body, const ServedModel& model) {
   Common out;
   const auto name = body.text("model");
@@ -106,11 +157,10 @@ Common read_common(BodyReader& body, const ServedModel& model) {
     if (!out.stream) body.fail("stream_options", "'stream_options' is only allowed when 'stream' is true.");
   }
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"});
-  for (const char* key : {"response_format", "thinking_budget", "guided_json", "guided_regex", "guided_choice"}) {
-    const Json* value = body.any(key);
-    const bool plain = value != nullptr && value->is_object() && value->value("type", Json()) == "text";
-    if (value != nullptr && !plain) body.fail(key, fmt::format("'{}' is not supported by this server yet.", key));
+  if (body.any("thinking_budget") != nullptr) {
+    body.fail("thinking_budget", "'thinking_budget' is not supported by this server yet.");
   }
+  out.grammar = read_grammar(body);
   return out;
 }
 
@@ -119,6 +169,15 @@ std::optional<ApiError> check_model(const Json& body, const ServedModel& model) 
   const auto name = body.find("model");
   if (name == body.end() || !name->is_string() || serves(model, name->get<std::string>())) return std::nullopt;
   return model_not_found(name->get<std::string>());
+}
+
+Result<std::shared_ptr<TokenConstraint>> make_constraint(const AnswerGrammar& grammar, AnswerParts parts,
+                                                         const ServedModel& model) {
+  if (parts != AnswerParts::kStartsInReasoning) return model.grammars->make(grammar, std::nullopt);
+  QN_TRY(const std::vector<TokenId> end, model.tokenizer.encode("</think>"));
+  if (end.size() != 1)
+    return error("this model thinks first, and its </think> is no token after which a grammar can begin");
+  return model.grammars->make(grammar, end.front());
 }
 
 // Answers to one prompt, `num_answers` of them, with seeds one after the other.
@@ -143,6 +202,11 @@ std::optional<ApiError> add_answers(PreparedRequest& out, std::vector<TokenId> p
     answer.request.sampling.seed += static_cast<std::uint64_t>(i);
     if (!common.ignores_stop_tokens) answer.request.stop_token_ids = model.stop_token_ids;
     answer.stops = common.stops;
+    if (common.grammar) {
+      auto constraint = make_constraint(*common.grammar, like.parts, model);
+      if (!constraint.ok()) return bad_value(common.grammar->param, constraint.message());
+      answer.request.constraint = std::move(constraint).value();
+    }
     if (const Status status = check_request(answer.request, model.vocabulary_tokens); !status.ok()) {
       return bad_value("", status.message());
     }

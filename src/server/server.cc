@@ -42,9 +42,6 @@ ApiError too_many_answers(std::size_t count, std::size_t limit) {
   return {.message = fmt::format("This asks for {} answers at once; the server holds at most {}.", count, limit),
           .param = "n"};
 }
-ApiError engine_failed(const std::string& message) {
-  return {.status = 500, .message = message, .type = "server_error"};
-}
 Usage usage_of(const PreparedRequest& request, const Generation& generation) {
   return {.prompt_tokens = request.num_prompt_tokens,
           .completion_tokens = generation.num_new_tokens(),
@@ -306,7 +303,7 @@ Awaitable Server::collect(HttpExchange& exchange, Generation& generation, Answer
                           const PreparedRequest& request) {
   while (!generation.done()) co_await generation.wait(std::chrono::hours(24));
   if (generation.error()) {
-    co_await exchange.send_error(engine_failed(*generation.error()));
+    co_await exchange.send_error(*generation.error());
     co_return;
   }
   std::vector<FinishedAnswer> answers;
@@ -338,7 +335,7 @@ Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerW
     if (!events.empty()) co_await exchange.send_event(std::exchange(events, ""));
   }
   if (generation.error()) {
-    events = event_of(error_json(engine_failed(*generation.error())));
+    events = event_of(error_json(*generation.error()));
   } else if (request.include_usage) {
     events = event_of(writer.usage_chunk(usage_of(request, generation)));
   }

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Annotated, Literal
 
 import openai
+import pydantic
 
 from harness import GGUF, QNEXT, ROOT, TIMEOUT_S, TINY, Case, main, run, start
 
@@ -194,7 +196,7 @@ class Chat(Case):
             ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs", None),
             ({"logit_bias": {"x": 1}}, openai.BadRequestError, "logit_bias", None),
             ({"stream_options": {"include_usage": True}}, openai.BadRequestError, "stream_options", None),
-            ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format", None),
+            ({"response_format": {"type": "yaml"}}, openai.BadRequestError, "response_format", None),
             ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools", None),
             ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat", None),
         ]
@@ -290,6 +292,78 @@ class Chat(Case):
                         self.assertIn("message", answer["error"])
         self.assertEqual(seen, {200, 400, 404})
         self.assertEqual(len(self.chat().choices), 1)
+
+
+class Pet(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    name: Annotated[str, pydantic.StringConstraints(max_length=6)]
+    kind: Literal["cat", "dog", "fish"]
+    age: Annotated[int, pydantic.Field(ge=0, le=99)]
+    friends: Annotated[list[Literal["Ada", "Bob"]], pydantic.Field(max_length=2)]
+
+
+def structured(**kwargs):
+    return {"extra_body": {"structured_outputs": kwargs}}
+
+
+class Structured(Case):
+    """The model has random weights: what makes sense comes from the grammar."""
+
+    setUpClass = classmethod(Chat.setUpClass.__func__)
+    chat = Chat.chat
+
+    def test_parse(self):
+        for kwargs in ({"temperature": 0}, {"seed": 3}, {"temperature": 2, "seed": 4}):
+            done = self.api.chat.completions.parse(model=MODEL, messages=HI, response_format=Pet, max_tokens=1500, **kwargs)
+            self.assertIsInstance(done.choices[0].message.parsed, Pet)
+            self.assertEqual(done.choices[0].finish_reason, "stop")
+
+    def test_every_kind(self):
+        for rule, pattern in (({"choice": ["yes", "no", "vielleicht ж"]}, "yes|no|vielleicht ж"),
+                              ({"regex": r"[0-9]{3}-[a-f]{2}"}, r"[0-9]{3}-[a-f]{2}"),
+                              ({"grammar": 'start: "a" b+\nb: "x" | "y"'}, "a[xy]+"),
+                              ({"json": {"enum": [1, "two", None]}}, r'\s*(1|"two"|null)\s*'),
+                              ({"json": '{"type": "boolean"}'}, r"\s*(true|false)\s*")):
+            answer = self.chat(n=3, max_tokens=300, **structured(**rule))
+            for choice in answer.choices:
+                self.assertRegex(choice.message.content, f"^({pattern})$")
+                self.assertEqual(choice.finish_reason, "stop")
+            plain = self.api.completions.create(model=MODEL, prompt="x", max_tokens=300, **structured(**rule))
+            self.assertRegex(plain.choices[0].text, f"^({pattern})$")
+        answer = self.chat(response_format={"type": "json_object"}, max_tokens=40)
+        self.assertRegex(answer.choices[0].message.content, r"^\s*\{")
+
+    def test_streamed_beside_others_and_guessed_ahead(self):
+        asks = [{"seed": i, "max_tokens": 60, **(structured(regex="([a-z]+ ){5}") if i % 2 else {})} for i in range(8)]
+        expected = [self.chat(**ask).choices[0].message.content for ask in asks]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            streamed = list(pool.map(lambda ask: text_of(self.chat(stream=True, **ask)), asks))
+        self.assertEqual(streamed, expected)
+
+    def test_what_is_no_grammar(self):
+        schema = "response_format.json_schema.schema"
+        deep = {"type": "string"}
+        for _ in range(20):
+            deep = {"type": "object", "properties": {"a": deep}}
+        for kwargs, param in (({"response_format": {"type": "xml"}}, "response_format"),
+                              ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+                              ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "?"}}}}, schema),
+                              ({"response_format": {"type": "json_object"}, **structured(regex="x")}, "structured_outputs"),
+                              (structured(), "structured_outputs"), (structured(regex="x", choice=["x"]), "structured_outputs"),
+                              (structured(regex=5), "structured_outputs"), (structured(xml="x"), "structured_outputs"),
+                              (structured(regex="[0-9"), "structured_outputs.regex"),
+                              (structured(choice=[]), "structured_outputs.choice"),
+                              (structured(grammar="start: nothing"), "structured_outputs.grammar"),
+                              (structured(json={"$ref": "http://example.invalid/x"}), "structured_outputs.json")):
+            with self.assertRaises(openai.BadRequestError, msg=str(kwargs)[:200]) as caught:
+                self.chat(**kwargs)
+            self.assertEqual(caught.exception.param, param)
+        with self.assertRaisesRegex(openai.BadRequestError, "too many expressions"):  # known once it is used
+            self.chat(**structured(regex="(a{1,1000}){1,1000}" * 400))
+        begin = time.monotonic()
+        self.chat(max_tokens=2, **structured(json=deep))
+        self.chat(max_tokens=2, **structured(json={"enum": [f"x{i}" for i in range(20000)]}))
+        self.assertLess(time.monotonic() - begin, 30)
 
 
 class Life(Case):

@@ -71,6 +71,15 @@ pub struct Factory {
     num_ids: usize,
 }
 
+/// Between two tokens of JSON a model may write blanks for ever, each of them allowed: 64 are enough to indent.
+fn bound_whitespace(mut schema: serde_json::Value) -> serde_json::Value {
+    if let Some(object) = schema.as_object_mut() {
+        let options = serde_json::json!({"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"});
+        object.entry("x-guidance").or_insert(options);
+    }
+    schema
+}
+
 impl Factory {
     /// `end_ids` end a text: they are allowed where the grammar may stop. `num_ids` is the model's vocabulary.
     pub fn new(tokenizer: Arc<Tokenizer>, end_ids: &[u32], num_ids: usize) -> Result<Factory, String> {
@@ -100,9 +109,11 @@ impl Factory {
         let grammar = match kind {
             GrammarKind::JsonSchema => {
                 let schema = serde_json::from_str(text).map_err(|e| format!("the schema is not JSON: {e}"))?;
-                TopLevelGrammar::from_json_schema(schema)
+                TopLevelGrammar::from_json_schema(bound_whitespace(schema))
             }
-            GrammarKind::JsonObject => TopLevelGrammar::from_json_schema(serde_json::json!({"type": "object"})),
+            GrammarKind::JsonObject => {
+                TopLevelGrammar::from_json_schema(bound_whitespace(serde_json::json!({"type": "object"})))
+            }
             GrammarKind::Regex => TopLevelGrammar::from_regex(text),
             GrammarKind::Choice => TopLevelGrammar::from_regex(&one_of(text)?),
             GrammarKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
