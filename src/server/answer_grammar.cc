@@ -1,34 +1,51 @@
 #include "server/answer_grammar.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace qnext {
 namespace {
 
-class GrammarConstraint : public TokenConstraint {
+class AnswerConstraint : public TokenConstraint {
  public:
-  GrammarConstraint(GrammarMatcher matcher, std::optional<TokenId> after)
-      : matcher_(std::move(matcher)), awaited_(after) {}
+  AnswerConstraint(std::optional<GrammarMatcher> matcher, const ThinkingRule& thinking)
+      : matcher_(std::move(matcher)), thinking_(thinking) {}
 
   Result<bool> mask(std::span<std::uint32_t> allowed) override {
-    if (awaited_) return false;
-    QN_RETURN_IF_ERROR(matcher_.compute_mask(allowed));
+    if (thinking_.is_inside) {
+      if (thinking_.budget > 0) return false;
+      std::ranges::fill(allowed, 0U);
+      const auto end = static_cast<std::size_t>(*thinking_.end);
+      allowed[end / 32] |= 1U << (end % 32);
+      return true;
+    }
+    if (!matcher_) return false;
+    QN_RETURN_IF_ERROR(matcher_->compute_mask(allowed));
     return true;
   }
 
   Status accept(TokenId token_id) override {
-    if (awaited_) {
-      if (token_id == *awaited_) awaited_.reset();
+    const bool is_first = std::exchange(is_first_, false);
+    if (thinking_.is_inside) {
+      if (thinking_.budget > 0) --thinking_.budget;
+      if (token_id == thinking_.end) thinking_.is_inside = false;
       return success();
     }
-    QN_TRY(const std::size_t num_taken, matcher_.accept({&token_id, 1}));
+    if (!matcher_) {
+      thinking_.is_inside = is_first && token_id == thinking_.begin;
+      return success();
+    }
+    QN_TRY(const std::size_t num_taken, matcher_->accept({&token_id, 1}));
     if (num_taken == 0) return error("the grammar refuses token {}, which it allowed", token_id);
     return success();
   }
 
-  bool is_complete() const override { return !awaited_ && matcher_.is_stopped(); }
+  bool is_complete() const override { return !thinking_.is_inside && matcher_ && matcher_->is_stopped(); }
 
  private:
-  GrammarMatcher matcher_;
-  std::optional<TokenId> awaited_;  // the grammar begins after it
+  std::optional<GrammarMatcher> matcher_;
+  ThinkingRule thinking_;  // is_inside and budget as of now
+  bool is_first_ = true;
 };
 
 }  // namespace
@@ -42,12 +59,18 @@ AnswerGrammars::AnswerGrammars(const Tokenizer& tokenizer, std::vector<TokenId> 
         }
       }) {}
 
-Result<std::shared_ptr<TokenConstraint>> AnswerGrammars::make(const AnswerGrammar& grammar,
-                                                              std::optional<TokenId> after) {
-  thread_.join();
-  if (!factory_->ok()) return Error{factory_->message()};
-  QN_TRY(GrammarMatcher matcher, (**factory_).make_matcher(grammar.kind, grammar.text));
-  return std::shared_ptr<TokenConstraint>(std::make_shared<GrammarConstraint>(std::move(matcher), after));
+Result<std::shared_ptr<TokenConstraint>> AnswerGrammars::make(const std::optional<AnswerGrammar>& grammar,
+                                                              const ThinkingRule& thinking) {
+  if (thinking.is_inside && !thinking.end) {
+    return error("this model thinks first, and its </think> is no token that could end that");
+  }
+  std::optional<GrammarMatcher> matcher;
+  if (grammar) {
+    thread_.join();
+    if (!factory_->ok()) return Error{factory_->message()};
+    QN_TRY(matcher, (**factory_).make_matcher(grammar->kind, grammar->text));
+  }
+  return std::shared_ptr<TokenConstraint>(std::make_shared<AnswerConstraint>(std::move(matcher), thinking));
 }
 
 }  // namespace qnext

@@ -25,7 +25,7 @@ class AnswerGrammarTest : public testing::Test {
 };
 
 TEST_F(AnswerGrammarTest, BeginsAtOnce) {
-  const auto made = grammars_.make({GrammarKind::kChoice, R"(["yes", "no"])", ""}, std::nullopt);
+  const auto made = grammars_.make(AnswerGrammar{GrammarKind::kChoice, R"(["yes", "no"])", ""}, {});
   ASSERT_TRUE(made.ok());
   TokenConstraint& constraint = **made;
   EXPECT_FALSE(allows(constraint, encoded("maybe").front()));
@@ -39,7 +39,8 @@ TEST_F(AnswerGrammarTest, BeginsAtOnce) {
 
 TEST_F(AnswerGrammarTest, BeginsAfterTheTokenThatItAwaits) {
   const TokenId awaited = encoded("x").front();
-  const auto made = grammars_.make({GrammarKind::kRegex, "[0-9]", ""}, awaited);
+  const auto made =
+      grammars_.make(AnswerGrammar{GrammarKind::kRegex, "[0-9]", ""}, {.is_inside = true, .end = awaited});
   ASSERT_TRUE(made.ok());
   TokenConstraint& constraint = **made;
   for (TokenId id : encoded("anything at all")) {
@@ -55,12 +56,43 @@ TEST_F(AnswerGrammarTest, BeginsAfterTheTokenThatItAwaits) {
   EXPECT_TRUE(constraint.is_complete());
 }
 
+TEST_F(AnswerGrammarTest, ThinkingEndsWithItsBudget) {
+  const TokenId begin = encoded("<").front(), end = encoded(">").front(), other = encoded("a").front();
+  const auto think = [&](TokenConstraint& constraint, std::size_t num_tokens) {
+    for (std::size_t i = 0; i < num_tokens; ++i) {
+      EXPECT_TRUE(allows(constraint, other));
+      EXPECT_TRUE(constraint.accept(other).ok());
+    }
+  };
+  for (std::size_t budget : {0UL, 1UL, 5UL}) {
+    const ThinkingRule inside{.is_inside = true, .begin = begin, .end = end, .budget = budget};
+    const auto limited = grammars_.make(std::nullopt, inside);
+    think(**limited, budget);
+    EXPECT_FALSE(allows(**limited, other));
+    EXPECT_TRUE(allows(**limited, end));
+    EXPECT_TRUE((*limited)->accept(end).ok());
+    think(**limited, 20);  // free
+    EXPECT_FALSE((*limited)->is_complete());
+
+    const ThinkingRule maybe{.begin = begin, .end = end, .budget = budget};
+    const auto opened = grammars_.make(std::nullopt, maybe);
+    EXPECT_TRUE((*opened)->accept(begin).ok());
+    think(**opened, budget);
+    EXPECT_FALSE(allows(**opened, other));
+    const auto not_opened = grammars_.make(std::nullopt, maybe);
+    think(**not_opened, 1);
+    EXPECT_TRUE((*not_opened)->accept(begin).ok());  // too late to be a block
+    think(**not_opened, 20);
+  }
+  EXPECT_FALSE(grammars_.make(std::nullopt, {.is_inside = true}).ok());
+}
+
 TEST_F(AnswerGrammarTest, SaysWhatIsWrong) {
-  const auto made = grammars_.make({GrammarKind::kJsonSchema, R"({"type": "nope"})", ""}, std::nullopt);
+  const auto made = grammars_.make(AnswerGrammar{GrammarKind::kJsonSchema, R"({"type": "nope"})", ""}, {});
   ASSERT_FALSE(made.ok());
   EXPECT_NE(made.message().find("nope"), std::string::npos);
   AnswerGrammars endless(tokenizer_, {}, kVocabSize);
-  EXPECT_FALSE(endless.make({GrammarKind::kJsonObject, "", ""}, std::nullopt).ok());
+  EXPECT_FALSE(endless.make(AnswerGrammar{GrammarKind::kJsonObject, "", ""}, {}).ok());
 }
 
 }  // namespace

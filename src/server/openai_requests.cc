@@ -25,6 +25,7 @@ struct Common {
   bool stream = false;
   bool include_usage = false;
   std::optional<AnswerGrammar> grammar;
+  std::optional<std::int64_t> thinking_budget;  // tokens; chat only
 };
 
 std::vector<LogitBias> read_logit_bias(BodyReader& body, const ServedModel& model) {
@@ -157,9 +158,6 @@ Common read_common(BodyReader& body, const ServedModel& model) {
     if (!out.stream) body.fail("stream_options", "'stream_options' is only allowed when 'stream' is true.");
   }
   body.ignore({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"});
-  if (body.any("thinking_budget") != nullptr) {
-    body.fail("thinking_budget", "'thinking_budget' is not supported by this server yet.");
-  }
   out.grammar = read_grammar(body);
   return out;
 }
@@ -171,13 +169,23 @@ std::optional<ApiError> check_model(const Json& body, const ServedModel& model) 
   return model_not_found(name->get<std::string>());
 }
 
-Result<std::shared_ptr<TokenConstraint>> make_constraint(const AnswerGrammar& grammar, AnswerParts parts,
+// The token that this text is, if it is one.
+std::optional<TokenId> token_of(const Tokenizer& tokenizer, std::string_view text) {
+  const auto ids = tokenizer.encode(text);
+  return ids.ok() && ids->size() == 1 ? std::optional(ids->front()) : std::nullopt;
+}
+
+// Null when anything may be said.
+Result<std::shared_ptr<TokenConstraint>> make_constraint(const Common& common, AnswerParts parts,
                                                          const ServedModel& model) {
-  if (parts != AnswerParts::kStartsInReasoning) return model.grammars->make(grammar, std::nullopt);
-  QN_TRY(const std::vector<TokenId> end, model.tokenizer.encode("</think>"));
-  if (end.size() != 1)
-    return error("this model thinks first, and its </think> is no token after which a grammar can begin");
-  return model.grammars->make(grammar, end.front());
+  if (!common.grammar && !common.thinking_budget) return std::shared_ptr<TokenConstraint>();
+  ThinkingRule thinking{.is_inside = parts == AnswerParts::kStartsInReasoning};
+  if (parts != AnswerParts::kContentOnly) {
+    thinking.begin = token_of(model.tokenizer, "<think>");
+    thinking.end = token_of(model.tokenizer, "</think>");
+  }
+  if (common.thinking_budget) thinking.budget = static_cast<std::size_t>(*common.thinking_budget);
+  return model.grammars->make(common.grammar, thinking);
 }
 
 // Answers to one prompt, `num_answers` of them, with seeds one after the other.
@@ -202,11 +210,11 @@ std::optional<ApiError> add_answers(PreparedRequest& out, std::vector<TokenId> p
     answer.request.sampling.seed += static_cast<std::uint64_t>(i);
     if (!common.ignores_stop_tokens) answer.request.stop_token_ids = model.stop_token_ids;
     answer.stops = common.stops;
-    if (common.grammar) {
-      auto constraint = make_constraint(*common.grammar, like.parts, model);
-      if (!constraint.ok()) return bad_value(common.grammar->param, constraint.message());
-      answer.request.constraint = std::move(constraint).value();
+    auto constraint = make_constraint(common, like.parts, model);
+    if (!constraint.ok()) {
+      return bad_value(common.grammar ? common.grammar->param : "thinking_budget", constraint.message());
     }
+    answer.request.constraint = std::move(constraint).value();
     if (const Status status = check_request(answer.request, model.vocabulary_tokens); !status.ok()) {
       return bad_value("", status.message());
     }
@@ -363,6 +371,7 @@ Prepared prepare_chat(const Json& json, const ServedModel& model) {
   if (const auto error = check_model(json, model)) return *error;
   BodyReader body(json);
   Common common = read_common(body, model);
+  common.thinking_budget = body.integer("thinking_budget", 0, INT32_MAX);
   PreparedAnswer like;
   read_chat_limits(body, common, like);
   const auto text = render(body, model);

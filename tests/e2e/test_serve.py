@@ -196,6 +196,7 @@ class Chat(Case):
             ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs", None),
             ({"logit_bias": {"x": 1}}, openai.BadRequestError, "logit_bias", None),
             ({"stream_options": {"include_usage": True}}, openai.BadRequestError, "stream_options", None),
+            ({"extra_body": {"thinking_budget": -1}}, openai.BadRequestError, "thinking_budget", None),
             ({"response_format": {"type": "yaml"}}, openai.BadRequestError, "response_format", None),
             ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools", None),
             ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat", None),
@@ -207,7 +208,7 @@ class Chat(Case):
         with self.assertRaises(openai.BadRequestError) as caught:
             self.api.completions.create(model=MODEL, prompt="x", suffix="y")
         self.assertEqual(caught.exception.param, "suffix")
-        self.chat(response_format={"type": "text"}, tool_choice="none", user="me")
+        self.chat(response_format={"type": "text"}, tool_choice="none", user="me", extra_body={"thinking_budget": 5})
         self.assertEqual(self.chat(model=MODEL + ":novita").model, MODEL)
 
     def test_many_at_once_get_what_each_gets_alone(self):
