@@ -1,19 +1,21 @@
 #include "server/answer_text.h"
 
+#include <iterator>
+
+#include "base/partial_match.h"
+
 namespace qnext {
 namespace {
 
 constexpr std::string_view kOpen = "<think>", kClose = "</think>";
 
-// The length of the longest end of `text` that begins `tag`, but is not all of it.
-std::size_t partial_match(std::string_view text, std::string_view tag) {
-  for (std::size_t count = std::min(text.size(), tag.size() - 1); count > 0; --count) {
-    if (text.ends_with(tag.substr(0, count))) return count;
-  }
-  return 0;
-}
-
 }  // namespace
+
+void TextDelta::append(TextDelta more) {
+  reasoning += more.reasoning;
+  content += more.content;
+  calls.insert(calls.end(), std::make_move_iterator(more.calls.begin()), std::make_move_iterator(more.calls.end()));
+}
 
 TextDelta ReasoningSplitter::feed(std::string_view piece) {
   held_ += piece;
@@ -57,22 +59,37 @@ TextDelta ReasoningSplitter::finish() {
   return out;
 }
 
-AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, AnswerParts parts)
+AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, AnswerParts parts,
+                       const ToolUse& tool_use)
     : detokenizer_(tokenizer, /*skip_special=*/true),
       stop_(std::move(stops)),
       splits_(parts != AnswerParts::kContentOnly),
-      splitter_(parts == AnswerParts::kStartsInReasoning) {}
+      splitter_(parts == AnswerParts::kStartsInReasoning),
+      one_call_(tool_use.one_call) {
+  if (tool_use.tools != nullptr) calls_.emplace(tool_use.tools);
+}
 
 TextDelta AnswerText::split(std::string text) {
-  if (!splits_) return {.reasoning = {}, .content = std::move(text)};
+  if (!splits_) return {.content = std::move(text)};
   return splitter_.feed(text);
+}
+
+TextDelta AnswerText::take_calls(TextDelta delta, bool is_last) {
+  if (!calls_) return delta;
+  if (one_call_ && has_calls_) return {.reasoning = std::move(delta.reasoning)};
+  ToolCallParser::Delta parsed = calls_->feed(std::exchange(delta.content, ""));
+  if (is_last) parsed.content += calls_->finish().content;
+  delta.content = std::move(parsed.content);
+  if (one_call_ && parsed.calls.size() > 1) parsed.calls.resize(1);
+  delta.calls = std::move(parsed.calls);
+  has_calls_ = has_calls_ || !delta.calls.empty();
+  return delta;
 }
 
 TextDelta AnswerText::finish() {
   TextDelta out = split(stop_.feed(detokenizer_.finish()) + stop_.finish());
-  if (!splits_) return out;
-  const TextDelta last = splitter_.finish();
-  return {.reasoning = out.reasoning + last.reasoning, .content = out.content + last.content};
+  if (splits_) out.append(splitter_.finish());
+  return take_calls(std::move(out), /*is_last=*/true);
 }
 
 bool opens_reasoning(std::string_view prompt) {

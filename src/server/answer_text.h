@@ -1,19 +1,24 @@
 #pragma once
 // AnswerText: the tokens of an answer as the text that a client is sent.
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/stop_text.h"
+#include "server/tool_calls.h"
 #include "text/detokenizer.h"
 
 namespace qnext {
 
 struct TextDelta {
-  std::string reasoning;
-  std::string content;
-  bool empty() const { return reasoning.empty() && content.empty(); }
+  std::string reasoning = {};
+  std::string content = {};
+  std::vector<ToolCall> calls = {};
+  bool empty() const { return reasoning.empty() && content.empty() && calls.empty(); }
+  void append(TextDelta more);
 };
 
 // Parts an answer at </think>, in text that arrives in pieces. Tags, and the newlines around them, belong to neither
@@ -35,24 +40,35 @@ class ReasoningSplitter {
 
 enum class AnswerParts { kContentOnly, kReasoningFirst, kStartsInReasoning };
 
+// What the text may call.
+struct ToolUse {
+  std::shared_ptr<const std::vector<Tool>> tools = {};  // null: nothing, whatever it looks like
+  bool one_call = false;                                // the answer ends after the first
+};
+
 // Whole characters only; no special token; never a stop string, nor half of one.
 class AnswerText {
  public:
-  AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, AnswerParts parts);
+  AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, AnswerParts parts, const ToolUse& tool_use);
 
-  TextDelta feed(TokenId id) { return split(stop_.feed(detokenizer_.feed(id))); }
+  TextDelta feed(TokenId id) { return take_calls(split(stop_.feed(detokenizer_.feed(id))), /*is_last=*/false); }
   TextDelta finish();
 
-  // A stop string came: what follows is swallowed.
-  bool stopped() const { return stop_.stopped(); }
+  // A stop string came, or the only call: what follows is swallowed.
+  bool stopped() const { return stop_.stopped() || (one_call_ && has_calls_); }
+  bool has_calls() const { return has_calls_; }
 
  private:
   TextDelta split(std::string text);
+  TextDelta take_calls(TextDelta delta, bool is_last);
 
   Detokenizer detokenizer_;
   StopText stop_;
   bool splits_;
   ReasoningSplitter splitter_;
+  std::optional<ToolCallParser> calls_;
+  bool one_call_;
+  bool has_calls_ = false;
 };
 
 // Whether a rendered prompt leaves a thinking block open, as the templates of thinking-only models do.

@@ -40,7 +40,7 @@ std::unique_ptr<Generation> Generation::start(asio::io_context& io, EngineThread
     const auto ticket = engine.try_submit(answer.request, on_event);
     if (!ticket) return nullptr;  // the others are cancelled with `out`
     out->answers_.push_back(Answer{.ticket = *ticket,
-                                   .text = AnswerText(model.tokenizer, answer.stops, answer.parts),
+                                   .text = AnswerText(model.tokenizer, answer.stops, answer.parts, answer.tool_use),
                                    .update = {},
                                    .last_token = {},
                                    .repeats_prompt = answer.repeats_prompt});
@@ -89,9 +89,7 @@ void Generation::on_token(Answer& answer, const TokenEvent& token) {
     metrics_.first_token_s().Observe(*first_token_s_);
   }
   answer.last_token = now;
-  const TextDelta delta = answer.text.feed(token.token_id);
-  answer.update.text.reasoning += delta.reasoning;
-  answer.update.text.content += delta.content;
+  answer.update.text.append(answer.text.feed(token.token_id));
   answer.update.tokens.push_back({token.token_id, token.logprob, token.top_logprobs});
   if (answer.text.stopped()) engine_.cancel(answer.ticket);
 }
@@ -105,11 +103,11 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   num_drafted_tokens_ += finish.num_drafted_tokens;
   num_accepted_tokens_ += finish.num_accepted_tokens;
   if (!answer.repeats_prompt) num_cached_tokens_ += finish.num_cached_tokens;
-  const TextDelta rest = answer.text.finish();
-  answer.update.text.reasoning += rest.reasoning;
-  answer.update.text.content += rest.content;
+  answer.update.text.append(answer.text.finish());
   if (finish.reason == FinishReason::kError) error_ = error_of(finish);
-  answer.update.finish_reason = finish.reason == FinishReason::kLength ? "length" : "stop";
+  answer.update.finish_reason = finish.reason == FinishReason::kLength ? "length"
+                                : answer.text.has_calls()              ? "tool_calls"
+                                                                       : "stop";
 }
 
 }  // namespace qnext

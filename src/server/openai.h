@@ -37,6 +37,7 @@ struct PreparedAnswer {
   Request request;
   std::vector<std::string> stops;
   AnswerParts parts = AnswerParts::kContentOnly;
+  ToolUse tool_use = {};
   std::string echo;             // text before the answer
   bool repeats_prompt = false;  // of the answer before it
 };
@@ -73,7 +74,7 @@ struct AnswerToken {
 struct FinishedAnswer {
   TextDelta text;
   std::vector<AnswerToken> tokens;
-  std::string finish_reason;  // "stop" or "length"
+  std::string finish_reason;  // "stop", "length" or "tool_calls"
 };
 
 struct Usage {
@@ -101,12 +102,14 @@ class AnswerWriter {
   Json chunk(Json choice) const;
   Json logprobs_json(std::size_t index, const std::vector<AnswerToken>& tokens);
   Json chat_logprob(TokenId id, float logprob) const;
+  Json calls_json(std::size_t index, const std::vector<ToolCall>& calls, bool is_delta);
 
   const ServedModel& model_;
   const PreparedRequest& request_;
   std::string id_;
   std::int64_t created_s_;
-  std::vector<std::size_t> offsets_;  // of each answer's next token in its text, in characters
+  std::vector<std::size_t> offsets_;    // of each answer's next token in its text, in characters
+  std::vector<std::size_t> num_calls_;  // of each answer, so far
 };
 
 Json models_json(const ServedModel& model);

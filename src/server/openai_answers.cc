@@ -19,7 +19,12 @@ Json usage_json(const Usage& usage) {
 
 AnswerWriter::AnswerWriter(const ServedModel& model, const PreparedRequest& request, std::string id,
                            std::int64_t created_s)
-    : model_(model), request_(request), id_(std::move(id)), created_s_(created_s), offsets_(request.answers.size()) {
+    : model_(model),
+      request_(request),
+      id_(std::move(id)),
+      created_s_(created_s),
+      offsets_(request.answers.size()),
+      num_calls_(request.answers.size()) {
   for (std::size_t i = 0; i < offsets_.size(); ++i) offsets_[i] = num_characters(request.answers[i].echo);
 }
 
@@ -64,6 +69,20 @@ Json AnswerWriter::logprobs_json(std::size_t index, const std::vector<AnswerToke
   return {{"tokens", texts}, {"token_logprobs", logprobs}, {"top_logprobs", tops}, {"text_offset", offsets}};
 }
 
+// Calls have ids that are unique to the request. A delta says which call it belongs to.
+Json AnswerWriter::calls_json(std::size_t index, const std::vector<ToolCall>& calls, bool is_delta) {
+  Json out = Json::array();
+  for (const ToolCall& call : calls) {
+    const std::size_t number = num_calls_[index]++;
+    Json entry = {{"id", fmt::format("call_{}_{}_{}", id_, index, number)},
+                  {"type", "function"},
+                  {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+    if (is_delta) entry["index"] = number;
+    out.push_back(std::move(entry));
+  }
+  return out;
+}
+
 Json AnswerWriter::whole(const std::vector<FinishedAnswer>& answers, const Usage& usage) {
   Json out = envelope(request_.is_chat ? "chat.completion" : "text_completion");
   Json choices = Json::array();
@@ -72,6 +91,10 @@ Json AnswerWriter::whole(const std::vector<FinishedAnswer>& answers, const Usage
     if (request_.is_chat) {
       Json message = {{"role", "assistant"}, {"content", answers[i].text.content}, {"refusal", nullptr}};
       if (!answers[i].text.reasoning.empty()) message["reasoning_content"] = answers[i].text.reasoning;
+      if (!answers[i].text.calls.empty()) {
+        message["tool_calls"] = calls_json(i, answers[i].text.calls, /*is_delta=*/false);
+        if (answers[i].text.content.empty()) message["content"] = nullptr;
+      }
       choice["message"] = std::move(message);
     } else {
       choice["text"] = request_.answers[i].echo + answers[i].text.content;
@@ -109,6 +132,7 @@ Json AnswerWriter::delta_chunk(std::size_t index, const TextDelta& delta, const 
     Json text = Json::object();
     if (!delta.reasoning.empty()) text["reasoning_content"] = delta.reasoning;
     if (!delta.content.empty()) text["content"] = delta.content;
+    if (!delta.calls.empty()) text["tool_calls"] = calls_json(index, delta.calls, /*is_delta=*/true);
     choice["delta"] = std::move(text);
   } else {
     choice["text"] = delta.content;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 
 #include "server/body_reader.h"
@@ -9,7 +10,7 @@
 namespace qnext {
 namespace {
 
-constexpr std::int64_t kMaxAnswers = 128, kMaxStops = 4, kMaxTopLogprobs = 20;
+constexpr std::int64_t kMaxAnswers = 128, kMaxStops = 4, kMaxTopLogprobs = 20, kMaxTools = 128;
 
 ApiError bad_value(const std::string& param, const std::string& message) {
   return {.message = message, .param = param};
@@ -241,6 +242,26 @@ std::variant<std::string, ApiError> content_text(const Json& content, const std:
   return out;
 }
 
+// An assistant's calls as templates take them: arguments as an object where they are one.
+std::variant<Json, ApiError> template_tool_calls(const Json& calls, const std::string& where) {
+  if (!calls.is_array()) return bad_value(where, fmt::format("'{}' must be a list.", where));
+  Json out = Json::array();
+  for (const Json& call : calls) {
+    const Json function = call.is_object() ? call.value("function", Json()) : Json();
+    const Json name = function.is_object() ? function.value("name", Json()) : Json();
+    const Json arguments = function.is_object() ? function.value("arguments", Json("{}")) : Json();
+    if (!name.is_string() || !arguments.is_string()) {
+      return bad_value(where,
+                       fmt::format("'{}' must be calls with 'function.name' and 'function.arguments', texts.", where));
+    }
+    const ParsedBody parsed = parse_body(arguments.get<std::string>());
+    const bool is_object = !parsed.error && parsed.json.is_object();
+    out.push_back(
+        {{"type", "function"}, {"function", {{"name", name}, {"arguments", is_object ? parsed.json : arguments}}}});
+  }
+  return out;
+}
+
 // The messages as chat templates take them: roles that they know, content as one text.
 std::variant<Json, ApiError> template_messages(const Json* messages) {
   if (messages == nullptr) return bad_value("messages", "You must provide 'messages'.");
@@ -254,11 +275,9 @@ std::variant<Json, ApiError> template_messages(const Json* messages) {
     if (!message.is_object()) return bad_value(where, fmt::format("'{}' must be an object.", where));
     std::string role = message.value("role", Json()).is_string() ? message["role"].get<std::string>() : "";
     if (role == "developer") role = "system";
-    if (role == "tool" || role == "function" || !message.value("tool_calls", Json()).is_null()) {
-      return bad_value(where, "Tool calls are not supported by this server yet.");
-    }
-    if (role != "system" && role != "user" && role != "assistant") {
-      return bad_value(where + ".role", fmt::format("'{}.role' must be system, developer, user or assistant.", where));
+    if (role != "system" && role != "user" && role != "assistant" && role != "tool") {
+      return bad_value(where + ".role",
+                       fmt::format("'{}.role' must be system, developer, user, assistant or tool.", where));
     }
     auto content = content_text(message.value("content", Json()), where + ".content");
     if (const auto* error = std::get_if<ApiError>(&content)) return *error;
@@ -266,13 +285,18 @@ std::variant<Json, ApiError> template_messages(const Json* messages) {
     if (const Json reasoning = message.value("reasoning_content", Json()); reasoning.is_string()) {
       entry["reasoning_content"] = reasoning;
     }
+    if (const Json calls = message.value("tool_calls", Json()); role == "assistant" && !calls.is_null()) {
+      auto template_calls = template_tool_calls(calls, where + ".tool_calls");
+      if (const auto* error = std::get_if<ApiError>(&template_calls)) return *error;
+      entry["tool_calls"] = std::get<Json>(std::move(template_calls));
+    }
     out.push_back(std::move(entry));
   }
   return out;
 }
 
 // Reads 'messages' and what goes into the template beside them.
-std::variant<std::string, ApiError> render(BodyReader& body, const ServedModel& model) {
+std::variant<std::string, ApiError> render(BodyReader& body, const ServedModel& model, const std::string& tools) {
   const auto messages = template_messages(body.any("messages"));
   Json variables = Json::object();
   if (const Json* kwargs = body.any("chat_template_kwargs")) {
@@ -289,6 +313,7 @@ std::variant<std::string, ApiError> render(BodyReader& body, const ServedModel& 
   if (!model.chat_template) return bad_value("messages", "This model has no chat template; use /v1/completions.");
   const std::string messages_text = json_text(std::get<Json>(messages)), variables_text = json_text(variables);
   auto text = model.chat_template->render({.messages = messages_text,
+                                           .tools = tools,
                                            .variables = variables_text,
                                            .bos_token = model.bos_token,
                                            .eos_token = model.eos_token});
@@ -305,13 +330,78 @@ void read_chat_limits(BodyReader& body, Common& common, PreparedAnswer& like) {
   const auto top = body.integer("top_logprobs", 0, kMaxTopLogprobs);
   if (top && *top > 0 && !wants) body.fail("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.");
   if (wants) like.request.num_logprobs = static_cast<std::size_t>(top.value_or(0));
-  if (const Json* tools = body.any("tools"); tools != nullptr && *tools != Json::array()) {
-    body.fail("tools", "'tools' are not supported by this server yet.");
+}
+
+// ---- Tools ----
+
+struct ToolRequest {
+  ToolUse use;
+  std::string template_tools = "null";   // JSON
+  std::optional<AnswerGrammar> grammar;  // of calls that must be made
+};
+
+std::optional<std::vector<Tool>> read_tools(BodyReader& body, const Json& tools) {
+  std::vector<Tool> out;
+  const auto fail = [&](const std::string& where, const std::string& message) {
+    body.fail(where, message);
+    return std::nullopt;
+  };
+  if (!tools.is_array() || tools.size() > std::size_t{kMaxTools}) {
+    return fail("tools", fmt::format("'tools' must be a list of at most {} tools.", kMaxTools));
   }
-  if (const Json* choice = body.any("tool_choice"); choice != nullptr && *choice != "none" && *choice != "auto") {
-    body.fail("tool_choice", "'tool_choice' is not supported by this server yet.");
+  for (std::size_t i = 0; i < tools.size(); ++i) {
+    const std::string where = fmt::format("tools[{}]", i);
+    const Json function = tools[i].is_object() ? tools[i].value("function", Json()) : Json();
+    if (!function.is_object() || tools[i].value("type", Json()) != "function") {
+      return fail(where, fmt::format("'{}' must have the type 'function' and a 'function', an object.", where));
+    }
+    const Json name = function.value("name", Json()), parameters = function.value("parameters", Json::object());
+    const std::string text = name.is_string() ? name.get<std::string>() : "";
+    const auto is_fine = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; };
+    if (text.empty() || text.size() > 64 || !std::ranges::all_of(text, is_fine)) {
+      return fail(where + ".function.name",
+                  fmt::format("'{}.function.name' must be 1 to 64 of a-z, A-Z, 0-9, _ and -.", where));
+    }
+    if (std::ranges::find(out, text, &Tool::name) != out.end()) {
+      return fail(where + ".function.name", fmt::format("Two tools are called '{}'.", text));
+    }
+    if (!parameters.is_object()) {
+      return fail(where + ".function.parameters",
+                  fmt::format("'{}.function.parameters' must be an object, a JSON schema.", where));
+    }
+    out.push_back({text, parameters});
   }
-  body.ignore({"parallel_tool_calls"});
+  return out;
+}
+
+// tool_choice: none, auto, required, or {"type": "function", "function": {"name"}}.
+ToolRequest read_tool_request(BodyReader& body) {
+  ToolRequest out;
+  out.use.one_call = !body.flag("parallel_tool_calls").value_or(true);
+  const Json* listed = body.any("tools");
+  const Json* choice = body.any("tool_choice");
+  auto tools = listed == nullptr ? std::vector<Tool>() : read_tools(body, *listed);
+  if (!tools) return out;
+  const Json wanted = choice == nullptr ? Json("auto") : *choice;
+  if (wanted == "none" || (wanted == "auto" && tools->empty())) return out;
+  std::vector<Tool> must;  // of which one has to be called
+  if (wanted == "required") must = *tools;
+  if (wanted.is_object() && wanted.value("type", Json()) == "function" &&
+      wanted.value("function", Json()).is_object()) {
+    const Json name = wanted["function"].value("name", Json());
+    std::ranges::copy_if(*tools, std::back_inserter(must), [&](const Tool& tool) { return name == tool.name; });
+  }
+  if (must.empty() && wanted != "auto") {
+    body.fail("tool_choice", "'tool_choice' must be none, auto, required, or a function that 'tools' has.");
+    return out;
+  }
+  if (!must.empty()) {
+    const bool many = wanted == "required" && !out.use.one_call;
+    out.grammar = AnswerGrammar{GrammarKind::kLark, tool_call_grammar(must, many), "tools"};
+  }
+  out.template_tools = json_text(*listed);
+  out.use.tools = std::make_shared<const std::vector<Tool>>(std::move(*tools));
+  return out;
 }
 
 // ---- Completions ----
@@ -374,7 +464,12 @@ Prepared prepare_chat(const Json& json, const ServedModel& model) {
   common.thinking_budget = body.integer("thinking_budget", 0, INT32_MAX);
   PreparedAnswer like;
   read_chat_limits(body, common, like);
-  const auto text = render(body, model);
+  ToolRequest tools = read_tool_request(body);
+  if (tools.grammar && common.grammar)
+    body.fail("tool_choice", "A call that must be made and 'response_format' exclude each other.");
+  if (tools.grammar) common.grammar = std::move(tools.grammar);
+  like.tool_use = std::move(tools.use);
+  const auto text = render(body, model, tools.template_tools);
   if (const auto& error = body.finish()) return *error;
   if (const auto* error = std::get_if<ApiError>(&text)) return *error;
   const std::string& prompt = std::get<std::string>(text);
@@ -419,7 +514,7 @@ Prepared prepare_completion(const Json& json, const ServedModel& model) {
 std::variant<std::string, ApiError> render_chat(const Json& json, const ServedModel& model) {
   BodyReader body(json);
   body.ignore({"model"});
-  auto text = render(body, model);
+  auto text = render(body, model, read_tool_request(body).template_tools);
   if (const auto& error = body.finish()) return *error;
   return text;
 }

@@ -132,6 +132,19 @@ TEST_F(Grammar, AddedTokensAreNoText) {
   }
 }
 
+// Where only one text can follow, the mask has one token of it, which may not be an added one.
+TEST_F(Grammar, TheTextOfAnAddedTokenIsSpelt) {
+  GrammarMatcher matcher = factory_.make_matcher(GrammarKind::kLark, "start: \"<think>x\"").value();
+  std::string text;
+  for (int i = 0; i < 20 && !matcher.is_stopped(); ++i) {
+    const std::vector<bool> allowed = mask(matcher);
+    const auto id = static_cast<TokenId>(std::ranges::find(allowed, true) - allowed.begin());
+    ASSERT_EQ(*matcher.accept({&id, 1}), 1u) << "after " << text;
+    text += tokenizer_.token_bytes(id);
+  }
+  EXPECT_EQ(text, "<think>x");
+}
+
 TEST_F(Grammar, RollsBack) {
   GrammarMatcher matcher = factory_.make_matcher(GrammarKind::kJsonSchema, kSchema).value();
   const std::vector<bool> first = mask(matcher);

@@ -76,6 +76,10 @@ def text_of(stream):
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
+def tool(name, parameters=None):
+    return {"type": "function", "function": {"name": name, "description": "?", "parameters": parameters or {"type": "object"}}}
+
+
 class Chat(Case):
     @classmethod
     def setUpClass(cls):
@@ -198,7 +202,18 @@ class Chat(Case):
             ({"stream_options": {"include_usage": True}}, openai.BadRequestError, "stream_options", None),
             ({"extra_body": {"thinking_budget": -1}}, openai.BadRequestError, "thinking_budget", None),
             ({"response_format": {"type": "yaml"}}, openai.BadRequestError, "response_format", None),
-            ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, "tools", None),
+            ({"tools": [{"type": "function", "function": {"name": "f f"}}]}, openai.BadRequestError, "tools[0].function.name", None),
+            ({"tools": [{"type": "x"}]}, openai.BadRequestError, "tools[0]", None),
+            ({"tools": [tool("f"), tool("f")]}, openai.BadRequestError, "tools[1].function.name", None),
+            ({"tools": [tool("f", 5)]}, openai.BadRequestError, "tools[0].function.parameters", None),
+            ({"tools": [tool("f", {"type": "?"})], "tool_choice": "required"}, openai.BadRequestError, "tools", None),
+            ({"tool_choice": "required"}, openai.BadRequestError, "tool_choice", None),
+            ({"tools": [tool("f")], "tool_choice": {"type": "function", "function": {"name": "g"}}}, openai.BadRequestError,
+             "tool_choice", None),
+            ({"tools": [tool("f")], "tool_choice": "required", "response_format": {"type": "json_object"}},
+             openai.BadRequestError, "tool_choice", None),
+            ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}]}, openai.BadRequestError,
+             "messages[0].tool_calls", None),
             ({"extra_body": {"mirostat": 2}}, openai.BadRequestError, "mirostat", None),
         ]
         for kwargs, kind, param, code in cases:
@@ -365,6 +380,84 @@ class Structured(Case):
         self.chat(max_tokens=2, **structured(json=deep))
         self.chat(max_tokens=2, **structured(json={"enum": [f"x{i}" for i in range(20000)]}))
         self.assertLess(time.monotonic() - begin, 30)
+
+
+WEATHER = tool("weather", {"type": "object", "required": ["city", "days"], "additionalProperties": False,
+                           "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer", "minimum": 0, "maximum": 9}}})
+CLOCK = tool("clock", {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"],
+                       "additionalProperties": False})
+
+
+class Tools(Case):
+    """Calls that must be made: the model has random weights, so it makes no others."""
+
+    setUpClass = classmethod(Chat.setUpClass.__func__)
+    chat = Chat.chat
+
+    def check(self, call):
+        arguments = json.loads(call.function.arguments)
+        self.assertRegex(call.id, "^call_")
+        if call.function.name == "weather":
+            self.assertIn(arguments["city"], ("Paris", "Rome"))
+            self.assertIn(arguments["days"], range(10))
+        else:
+            self.assertEqual(call.function.name, "clock")
+            self.assertIn(arguments["zone"], ("UTC", "CET"))
+
+    def test_required(self):
+        names = set()
+        for seed in range(6):
+            choice = self.chat(tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False, seed=seed,
+                               max_tokens=700).choices[0]
+            self.assertEqual((choice.finish_reason, choice.message.content, len(choice.message.tool_calls)), ("tool_calls", None, 1))
+            self.check(choice.message.tool_calls[0])
+            names.add(choice.message.tool_calls[0].function.name)
+        self.assertEqual(names, {"weather", "clock"})
+
+    def test_named(self):
+        for seed in range(3):
+            choices = self.chat(tools=[WEATHER, CLOCK], tool_choice={"type": "function", "function": {"name": "clock"}}, seed=seed,
+                                max_tokens=700, n=2).choices
+            for choice in choices:
+                self.assertEqual([call.function.name for call in choice.message.tool_calls], ["clock"])
+                self.check(choice.message.tool_calls[0])
+
+    def test_many_and_streamed(self):
+        most = 0
+        newline = self.server.raw("POST", "/tokenize", json.dumps({"content": "\n"}))[1]["tokens"][0]
+        for seed in range(8):
+            kwargs = {"tools": [WEATHER, CLOCK], "tool_choice": "required", "seed": seed, "max_tokens": 400,
+                      "logit_bias": {newline: 3}}
+            whole = self.chat(**kwargs).choices[0]
+            calls, reason = {}, None
+            for chunk in self.chat(stream=True, **kwargs):
+                for call in chunk.choices[0].delta.tool_calls or []:
+                    if call.id:
+                        calls[call.index] = [call.id[:5], call.function.name, ""]
+                    calls[call.index][2] += call.function.arguments
+                reason = chunk.choices[0].finish_reason or reason
+            self.assertEqual(reason, whole.finish_reason)
+            whole_calls = whole.message.tool_calls or []
+            self.assertEqual([calls[i] for i in range(len(calls))],
+                             [["call_", call.function.name, call.function.arguments] for call in whole_calls])
+            for call in whole_calls:
+                self.check(call)
+            most = max(most, len(calls))
+        self.assertGreater(most, 1)
+
+    def test_the_template_hears_of_it(self):
+        asked = [{"role": "user", "content": "?"}]
+        answered = [*asked, {"role": "assistant", "content": None, "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "UTC"}'}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "12:00"}]
+        prompt = self.server.raw("POST", "/apply-template", json.dumps({"messages": answered, "tools": [CLOCK]}))[1]["prompt"]
+        self.assertIn('"name": "clock", "description"', prompt)
+        self.assertIn('<tool_call>\n{"name": "clock", "arguments": {"zone": "UTC"}}\n</tool_call>', prompt)
+        self.assertIn("<tool_response>\n12:00\n</tool_response>", prompt)
+        plain = self.chat().usage.prompt_tokens
+        self.assertGreater(self.chat(tools=[CLOCK]).usage.prompt_tokens, plain + 50)
+        self.assertEqual(self.chat(tools=[CLOCK], tool_choice="none").usage.prompt_tokens, plain)
+        self.assertIsNone(self.chat(tools=[CLOCK]).choices[0].message.tool_calls)
 
 
 class Life(Case):

@@ -51,12 +51,13 @@ impl TokenizerEnv for Environment {
         &self.trie
     }
 
-    /// How the tokenizer itself would write forced bytes; where it would not give the same bytes back, the longest tokens.
+    /// How the tokenizer itself would write forced bytes; where that is no text to a grammar, the longest tokens.
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
             let options = EncodeOptions { add_special: false, parse_special: false };
             let ids = self.tokenizer.encode(text, options).unwrap_or_default();
-            let same = ids.iter().flat_map(|id| self.tokenizer.table.get(*id).0).eq(text.as_bytes());
+            // By the tree's words: there an added token is not the text that spells it.
+            let same = ids.iter().flat_map(|id| self.trie.token(*id)).eq(text.as_bytes());
             if same {
                 ids
             } else {
