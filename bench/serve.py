@@ -8,7 +8,7 @@ usage: bench/serve.py MODEL.gguf [--peer "NAME=PATH/llama-server [ARGS]"] [--str
 A server is started at a free port with room for the most streams, measured, and stopped, one after the other:
 
   streams N   N prompts of --prompt tokens at once, --gen tokens each: tokens a second of all together, time to first
-              token, time between tokens
+              token, time between tokens; an answer without all of its tokens is counted as cut short
   turn K      a talk: --turn-prompt tokens, then each turn's prompt is the one before, --gen tokens more for its answer,
               and --prompt new ones: time to first token, and how many tokens the server says it had cached
   stall       --streams' second number, at most 4, of streams run, and a prompt of --long-prompt tokens comes: the longest
@@ -137,6 +137,7 @@ def measure_streams(server, prompts, num_tokens):
     firsts = [first_s(a) for a in answers]
     gaps = [gap for a in answers for gap in gaps_s(a)]
     return {"tokens_per_s": sum(a["tokens"] for a in answers) / seconds,
+            "cut_short": sum(a["tokens"] < num_tokens for a in answers),
             "first_p50_s": quantile(firsts, 0.5), "first_p99_s": quantile(firsts, 0.99),
             "between_p50_s": quantile(gaps, 0.5), "between_p99_s": quantile(gaps, 0.99)}
 
@@ -193,6 +194,8 @@ def print_table(results):
         def of(key, scale=1):
             return lambda result: f"{result['streams'][count][key] * scale:.1f}"
         row(f"streams {count}: t/s", of("tokens_per_s"))
+        if any(result["streams"][count]["cut_short"] for result in results.values()):
+            row("  answers cut short", lambda result: str(result["streams"][count]["cut_short"]))
         row("  first token, p50 ms", of("first_p50_s", 1e3))
         row("  first token, p99 ms", of("first_p99_s", 1e3))
         row("  between tokens, p50 ms", of("between_p50_s", 1e3))
