@@ -49,7 +49,7 @@ test-tsan: setup  ## the threaded parts under ThreadSanitizer
 
 fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --preset fuzz > /dev/null
-	cmake --build --preset fuzz -j $(JOBS)
+	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
 	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
 
 bench: build $(BENCH_MODEL)  ## speed of BENCH_MODEL (synthetic) against this machine's roofs, within 10 minutes; BENCH_ARGS change it

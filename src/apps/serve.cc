@@ -63,6 +63,7 @@ Result<ServedModel> served_model(const ServeOptions& options, const TextFiles& f
                   .aliases = options.aliases,
                   .tokenizer = *tokenizer,
                   .chat_template = files.chat_template,
+                  .chat_template_source = files.chat_template_source,
                   .bos_token = files.bos_token,
                   .eos_token = files.eos_token,
                   .default_sampling = choose_sampling({}, files.generation),

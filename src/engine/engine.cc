@@ -174,6 +174,11 @@ void Engine::end_cancelled() {
   });
 }
 
+// Of a prompt that waits: the tokens that need not run.
+std::size_t Engine::num_matching(const Sequence& sequence) const {
+  return sequence.request.reports_prompt ? 0 : prefixes_.match(sequence.prompt());
+}
+
 // Where the state is kept last on the way through the prompt. A prompt that begins with these tokens has at least one
 // more, and resumes in the same grid of chunks: it gets the bits that it would have got alone.
 std::size_t Engine::last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const {
@@ -186,7 +191,7 @@ std::size_t Engine::last_checkpoint(const Sequence& sequence, std::size_t num_ca
 // Whether `other`, whose prompt is not through yet, will soon have kept more of this one's prompt than there is now.
 bool Engine::is_worth_waiting_for(const Sequence& other, std::size_t num_cached_of_other,
                                   const Sequence& sequence) const {
-  if (other.decodes()) return false;
+  if (other.decodes() || sequence.request.reports_prompt) return false;
   const auto parted = std::ranges::mismatch(other.prompt(), sequence.prompt().first(sequence.num_prompt_tokens - 1));
   const auto num_common = static_cast<std::size_t>(parted.in1 - other.prompt().begin());
   std::size_t num_kept = last_checkpoint(other, num_cached_of_other);
@@ -194,7 +199,7 @@ bool Engine::is_worth_waiting_for(const Sequence& other, std::size_t num_cached_
     if (num_common < num_cached_of_other) return false;
     num_kept = num_cached_of_other + (num_common - num_cached_of_other) / kCheckpointTokens * kCheckpointTokens;
   }
-  return num_kept > other.kv.num_tokens && num_kept >= prefixes_.match(sequence.prompt()) + kDeltaChunk;
+  return num_kept > other.kv.num_tokens && num_kept >= num_matching(sequence) + kDeltaChunk;
 }
 
 // The first of waiting_ that may enter, as many as there are slots: all, but for those whose prompt's beginning is
@@ -210,7 +215,7 @@ void Engine::choose_entrants() {
     const bool must_wait =
         std::ranges::any_of(running_, [&](const auto& other) { return holds_up(*other, other->num_cached_tokens); }) ||
         std::ranges::any_of(entrants_, [&](std::size_t earlier) {
-          return holds_up(*waiting_[earlier], prefixes_.match(waiting_[earlier]->prompt()));
+          return holds_up(*waiting_[earlier], num_matching(*waiting_[earlier]));
         });
     if (!must_wait) entrants_.push_back(i);
   }
@@ -224,7 +229,7 @@ std::size_t Engine::num_pages_missing(const Sequence& sequence) const {
 
 std::size_t Engine::num_entrant_pages(const Sequence& sequence) const {
   // Whole pages of a kept prefix are shared, the last one is copied when it is partly filled.
-  return kv_.pages_for(sequence.num_prompt_tokens + 1) - prefixes_.match(sequence.prompt()) / config_.page_tokens;
+  return kv_.pages_for(sequence.num_prompt_tokens + 1) - num_matching(sequence) / config_.page_tokens;
 }
 
 // Kept prefixes give way to those that run, and then to those that may enter.
@@ -261,7 +266,7 @@ StepPlan Engine::make_plan() const {
   std::vector<WaitingRequest> waiting;
   for (std::size_t i : entrants_) {
     const Sequence& sequence = *waiting_[i];
-    waiting.push_back({.num_prompt_tokens = sequence.num_prompt_tokens - prefixes_.match(sequence.prompt()),
+    waiting.push_back({.num_prompt_tokens = sequence.num_prompt_tokens - num_matching(sequence),
                        .num_pages = num_entrant_pages(sequence)});
   }
   return plan_step({.running = running,
@@ -274,7 +279,7 @@ StepPlan Engine::make_plan() const {
 void Engine::admit(std::size_t num_admitted) {
   for (std::size_t i = 0; i < num_admitted; ++i) {
     std::unique_ptr<Sequence> sequence = std::move(waiting_[entrants_[i]]);
-    const bool has_prefix = prefixes_.match(sequence->prompt()) > 0;
+    const bool has_prefix = num_matching(*sequence) > 0;
     const std::optional<StateSlotId> slot = has_prefix ? states_.take() : states_.try_acquire();
     QN_CHECK(slot.has_value(), "admitted without a slot");
     sequence->state_slot = *slot;
@@ -295,10 +300,20 @@ void Engine::run(std::span<const PlannedRows> rows) {
       model_.forward(ops_, scratch_, batch, {.kv = kv_.store(), .state = states_.store()});  // [T, D]
   const View<float> sampled = gather_sampled_rows(hidden);
   keep_checkpoints();
+  for (const StepRows& step : step_rows_) {
+    if (step.is_prefill && step.sequence->request.reports_prompt) {
+      report_prompt(step, hidden.slice(0, step.rows.begin, step.rows.end));
+    }
+  }
   if (sampled.dim(0) > 0) {
     View<float> logits = model_.logits(ops_, scratch_, sampled);
     for (StepRows& step : step_rows_) {
       if (step.is_prefill && step.sequence->num_tokens_to_run() > 0) continue;  // the prompt goes on
+      if (step.sequence->request.max_new_tokens == 0) {
+        end_sequence(*step.sequence, {.reason = FinishReason::kLength});
+        logits = logits.slice(0, 1, logits.dim(0));
+        continue;
+      }
       const std::size_t num_rows = step.is_prefill ? 1 : step.rows.count();
       accept_rows(step, logits.slice(0, 0, num_rows));
       logits = logits.slice(0, num_rows, logits.dim(0));
@@ -379,6 +394,29 @@ View<float> Engine::gather_sampled_rows(View<const float> hidden) {
     }
   }
   return sampled.slice(0, 0, num_sampled);
+}
+
+// A row's logits say how likely the prompt's next token was.
+void Engine::report_prompt(const StepRows& step, View<const float> hidden) {
+  constexpr std::size_t kRowsAtOnce = 32;  // of logits: 19 MiB with the released vocabulary
+  const std::span<const TokenId> prompt = step.sequence->prompt();
+  const RequestId id = step.sequence->request_id;
+  if (step.first_position == 0) events_.push_back({id, TokenEvent{.token_id = prompt[0], .is_prompt = true}});
+  const std::size_t num_rows = std::min(hidden.dim(0), prompt.size() - 1 - step.first_position);  // that have a next one
+  for (std::size_t begin = 0; begin < num_rows; begin += kRowsAtOnce) {
+    const Arena::Scope scope(scratch_);
+    const std::size_t end = std::min(begin + kRowsAtOnce, num_rows);
+    const View<const float> logits = model_.logits(ops_, scratch_, hidden.slice(0, begin, end));
+    for (std::size_t row = begin; row < end; ++row) {
+      const TokenId token_id = prompt[step.first_position + row + 1];
+      Logprobs logprobs =
+          logprobs_of({logits.row(row - begin), logits.dim(1)}, token_id, *step.sequence->request.num_logprobs);
+      events_.push_back({id, TokenEvent{.token_id = token_id,
+                                        .logprob = logprobs.chosen,
+                                        .top_logprobs = std::move(logprobs.top),
+                                        .is_prompt = true}});
+    }
+  }
 }
 
 // Draws a token from each row for as long as the guess that the next row ran is the token that is drawn: so guesses

@@ -122,6 +122,7 @@ class Engine {
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
   void end_cancelled();
+  std::size_t num_matching(const Sequence& sequence) const;
   std::size_t last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const;
   bool is_worth_waiting_for(const Sequence& other, std::size_t num_cached_of_other, const Sequence& sequence) const;
   void choose_entrants();
@@ -135,6 +136,7 @@ class Engine {
   void keep_checkpoints();
   Batch make_batch(std::span<const PlannedRows> rows);
   View<float> gather_sampled_rows(View<const float> hidden);
+  void report_prompt(const StepRows& step, View<const float> hidden);
   void accept_rows(StepRows& step, View<const float> logits);
   void accept_token(Sequence& sequence, std::span<const float> logits);
   std::size_t num_drafts_wanted(const Sequence& sequence, std::size_t depth) const;

@@ -103,7 +103,7 @@ TEST_F(EngineDraftTest, RandomTraffic) {
     const auto engine = agreeing_.make_engine(config);
     Answers answers;
     std::map<std::uint32_t, Request> requests;
-    for (std::size_t i = 0; i < 40; ++i) {
+    for (std::size_t i = 0; i < (kPoison ? 15 : 40); ++i) {
       Request request = sampled_request(agreeing_.prompt(1 + below(250), below(3)), 2 + below(40), i);
       if (below(3) == 0) request.sampling.temperature = 0;
       if (below(3) == 0) request.sampling.presence_penalty = 0.5f;

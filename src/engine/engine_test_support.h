@@ -17,6 +17,7 @@ namespace qnext::test {
 struct Answer {
   std::vector<TokenId> tokens;
   std::vector<float> logprobs;  // of those tokens, when asked for
+  std::vector<TokenEvent> prompt;
   std::optional<FinishEvent> finish;
   FinishReason reason() const { return finish->reason; }
 };
@@ -86,7 +87,10 @@ inline void step_into(Answers& answers, Engine& engine) {
   for (const Event& event : engine.step()) {
     Answer& answer = answers[event.request_id.value];
     ASSERT_FALSE(answer.finish.has_value()) << "request " << event.request_id.value << " goes on after its end";
-    if (const auto* token = std::get_if<TokenEvent>(&event.what)) {
+    const auto* token = std::get_if<TokenEvent>(&event.what);
+    if (token != nullptr && token->is_prompt) {
+      answer.prompt.push_back(*token);
+    } else if (token != nullptr) {
       answer.tokens.push_back(token->token_id);
       if (token->logprob) answer.logprobs.push_back(*token->logprob);
     } else {

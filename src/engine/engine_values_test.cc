@@ -185,6 +185,45 @@ TEST(EngineValues, ADamagedSequenceHarmsNeitherNeighboursNorSuccessors) {
   EXPECT_LE(num_harmed, 6u);
 }
 
+// Each token of a prompt is as likely as an answer at its place says; whatever the chunks, and whatever is kept of it.
+TEST(EngineValues, APromptIsReportedAsAnAnswerWouldBe) {
+  const std::vector<TokenId> prompt = tiny().prompt(150);
+  Request reported = greedy_request(prompt, 0);
+  reported.num_logprobs = 2;
+  reported.reports_prompt = true;
+  const std::vector<TokenEvent> tokens = token_events(reported);
+  ASSERT_EQ(tokens.size(), prompt.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    EXPECT_TRUE(tokens[i].is_prompt);
+    EXPECT_EQ(tokens[i].token_id, prompt[i]);
+    EXPECT_EQ(tokens[i].logprob.has_value(), i > 0);
+    EXPECT_EQ(tokens[i].top_logprobs.size(), i > 0 ? 2U : 0U);
+  }
+  for (const std::size_t i : {1UL, 31UL, 32UL, 33UL, 64UL, 149UL}) {
+    Request before = greedy_request({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(i)}, 1);
+    before.num_logprobs = tiny().model().config().V;
+    const TokenEvent next = token_events(before).at(0);
+    const auto found = std::ranges::find(next.top_logprobs, prompt[i], &TokenLogprob::token_id);
+    EXPECT_NEAR(*tokens[i].logprob, found->logprob, 1e-4) << i;
+    EXPECT_EQ(tokens[i].top_logprobs[0].token_id, next.token_id) << i;
+  }
+  const auto engine = tiny().make_engine({.num_sequences = 3, .prefill_chunk_tokens = 64, .num_kept_prefixes = 4});
+  reported.max_new_tokens = 3;
+  for (std::size_t round = 0; round < 2; ++round) {
+    Answers answers;
+    const std::uint32_t id = submit(*engine, reported).value;
+    submit(*engine, greedy_request(prompt, 4));
+    submit(*engine, greedy_request(tiny().prompt(100, 1), 0));
+    while (!engine->idle()) step_into(answers, *engine);
+    EXPECT_EQ(answers[id].finish->num_cached_tokens, 0U);
+    EXPECT_EQ(answers[id].tokens, run_alone(tiny(), greedy_request(prompt, 3)).tokens);
+    EXPECT_TRUE(answers[id + 2].tokens.empty());
+    EXPECT_EQ(answers[id + 2].reason(), FinishReason::kLength);
+    ASSERT_EQ(answers[id].prompt.size(), prompt.size());
+    for (std::size_t i = 1; i < prompt.size(); ++i) EXPECT_EQ(answers[id].prompt[i].logprob, tokens[i].logprob);
+  }
+}
+
 // Damage that comes in the middle of an answer: the tokens before it stand.
 TEST(EngineValues, AnAnswerKeepsWhatCameBeforeTheDamage) {
   const Request request = greedy_request(tiny().prompt(30), 20);

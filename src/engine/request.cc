@@ -42,7 +42,7 @@ std::size_t count_lasting_tokens(std::span<const TokenId> prompt, std::span<cons
 
 Status check_request(const Request& request, std::size_t vocabulary_tokens) {
   if (request.prompt.empty()) return error("prompt: it is empty; give at least one token");
-  if (request.max_new_tokens == 0) return error("max_new_tokens: found 0, expected at least 1");
+  if (request.reports_prompt && !request.num_logprobs) return error("reports_prompt: needs num_logprobs, found none");
   if (request.num_logprobs && *request.num_logprobs > vocabulary_tokens) {
     return error("num_logprobs: found {}, expected at most the vocabulary's {}", *request.num_logprobs,
                  vocabulary_tokens);

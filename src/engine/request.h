@@ -19,11 +19,13 @@ namespace qnext {
 
 struct Request {
   std::vector<TokenId> prompt;
-  std::size_t max_new_tokens = 0;  // at least 1; the context's end may come first
+  std::size_t max_new_tokens = 0;  // the context's end may come first; 0: the prompt is run, and nothing said
   SamplingParams sampling;
   std::vector<TokenId> stop_token_ids = {};  // any of them ends the answer; leave empty to ignore the model's own
   std::optional<std::size_t> num_logprobs =
       {};  // report each token's log-probability, and the best num_logprobs beside it
+  // The prompt's tokens are reported, too: it then runs whole, whatever of it is kept. Needs num_logprobs.
+  bool reports_prompt = false;
   // So many of the prompt's first tokens are likely to begin a later prompt, too (a chat's messages, without what
   // invites the answer): the engine keeps the state there. None: all.
   std::optional<std::size_t> num_lasting_tokens = {};
@@ -42,8 +44,9 @@ std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", 
 // A token of the answer. The stop token that ends it is none.
 struct TokenEvent {
   TokenId token_id = 0;
-  std::optional<float> logprob = {};            // when the request asks for them
+  std::optional<float> logprob = {};            // when the request asks for them; none for a prompt's first token
   std::vector<TokenLogprob> top_logprobs = {};  // likeliest first
+  bool is_prompt = false;                       // a token of the prompt (Request::reports_prompt)
 };
 
 // The last event of a request: exactly one for each that was accepted.
@@ -54,7 +57,7 @@ struct FinishEvent {
   bool by_constraint = false;                 // kError: the request's constraint could not be kept to
   std::size_t num_prompt_tokens = 0;
   std::size_t num_cached_tokens = 0;    // of the prompt: an earlier request had run them
-  std::size_t num_new_tokens = 0;       // token events before this one
+  std::size_t num_new_tokens = 0;       // token events before this one, but for the prompt's
   std::size_t num_drafted_tokens = 0;   // guessed on the way
   std::size_t num_accepted_tokens = 0;  // of those, that were right
 };
@@ -67,8 +70,7 @@ struct Event {
 // Request::num_lasting_tokens of a prompt whose messages end in one of these tokens: up to the last of them, or all.
 std::size_t count_lasting_tokens(std::span<const TokenId> prompt, std::span<const TokenId> end_ids);
 
-// Rules that need no engine: a prompt, ids below vocabulary_tokens, at least one new token, sampling parameters in
-// range. Errors name the field, what was found and what is allowed.
+// Rules that need no engine: a prompt, ids below vocabulary_tokens, sampling parameters in range. Errors name the field, what was found and what is allowed.
 Status check_request(const Request& request, std::size_t vocabulary_tokens);
 
 }  // namespace qnext

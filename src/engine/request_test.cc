@@ -33,7 +33,7 @@ TEST(Request, EachBadFieldIsNamed) {
       {"prompt", [](Request& r) { r.prompt.clear(); }},
       {"prompt[1]", [](Request& r) { r.prompt[1] = 100; }},
       {"prompt[0]", [](Request& r) { r.prompt[0] = -1; }},
-      {"max_new_tokens", [](Request& r) { r.max_new_tokens = 0; }},
+      {"reports_prompt", [](Request& r) { r.reports_prompt = true; }},
       {"stop_token_ids[0]", [](Request& r) { r.stop_token_ids = {100}; }},
       {"num_logprobs", [](Request& r) { r.num_logprobs = 101; }},
       {"temperature", [](Request& r) { r.sampling.temperature = -0.1f; }},

@@ -68,7 +68,10 @@ double Generation::seconds() const {
 
 void Generation::on_event(std::size_t index, const Event& event) {
   Answer& answer = answers_[index];
-  if (const auto* token = std::get_if<TokenEvent>(&event.what)) {
+  const auto* token = std::get_if<TokenEvent>(&event.what);
+  if (token != nullptr && token->is_prompt) {
+    answer.update.tokens.push_back({token->token_id, token->logprob, token->top_logprobs});
+  } else if (token != nullptr) {
     on_token(answer, *token);
   } else {
     on_finish(answer, std::get<FinishEvent>(event.what));

@@ -23,6 +23,7 @@ struct ServedModel {
   std::vector<std::string> aliases;
   Tokenizer tokenizer;
   std::optional<ChatTemplate> chat_template;
+  std::string chat_template_source;
   std::string bos_token, eos_token;
   SamplingParams default_sampling;
   std::vector<TokenId> stop_token_ids;
@@ -114,5 +115,6 @@ class AnswerWriter {
 
 Json models_json(const ServedModel& model);
 Json model_json(const ServedModel& model);
+Json tokenizer_json(const ServedModel& model);  // special tokens and template, under the names that transformers has
 
 }  // namespace qnext

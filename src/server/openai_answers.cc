@@ -25,7 +25,10 @@ AnswerWriter::AnswerWriter(const ServedModel& model, const PreparedRequest& requ
       created_s_(created_s),
       offsets_(request.answers.size()),
       num_calls_(request.answers.size()) {
-  for (std::size_t i = 0; i < offsets_.size(); ++i) offsets_[i] = num_characters(request.answers[i].echo);
+  for (std::size_t i = 0; i < offsets_.size(); ++i) {
+    const PreparedAnswer& answer = request.answers[i];
+    offsets_[i] = answer.request.reports_prompt ? 0 : num_characters(answer.echo);  // which then has tokens of its own
+  }
 }
 
 Json AnswerWriter::envelope(const char* object) const {
@@ -57,14 +60,14 @@ Json AnswerWriter::logprobs_json(std::size_t index, const std::vector<AnswerToke
   for (const AnswerToken& token : tokens) {
     const std::string bytes(model_.tokenizer.token_bytes(token.token_id));
     texts.push_back(bytes);
-    logprobs.push_back(token.logprob.value_or(0));
+    logprobs.push_back(token.logprob ? Json(*token.logprob) : Json());
     offsets.push_back(offsets_[index]);
     offsets_[index] += num_characters(bytes);
     Json top = Json::object();
     for (const TokenLogprob& one : token.top_logprobs) {
       top[std::string(model_.tokenizer.token_bytes(one.token_id))] = one.logprob;
     }
-    tops.push_back(std::move(top));
+    tops.push_back(token.logprob ? std::move(top) : Json());
   }
   return {{"tokens", texts}, {"token_logprobs", logprobs}, {"top_logprobs", tops}, {"text_offset", offsets}};
 }
@@ -167,6 +170,14 @@ Json model_json(const ServedModel& model) {
           {"created", model.created_s},
           {"owned_by", "qnext"},
           {"context_length", model.context_tokens}};
+}
+
+Json tokenizer_json(const ServedModel& model) {
+  const auto text_or_null = [](const std::string& text) { return text.empty() ? Json() : Json(text); };
+  return {{"bos_token", text_or_null(model.bos_token)},
+          {"eos_token", text_or_null(model.eos_token)},
+          {"chat_template", text_or_null(model.chat_template_source)},
+          {"model_max_length", model.context_tokens}};
 }
 
 Json models_json(const ServedModel& model) {

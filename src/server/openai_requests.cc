@@ -485,15 +485,14 @@ Prepared prepare_completion(const Json& json, const ServedModel& model) {
   if (const auto error = check_model(json, model)) return *error;
   BodyReader body(json);
   Common common = read_common(body, model);
-  common.max_new_tokens = static_cast<std::size_t>(body.integer("max_tokens", 1, INT32_MAX).value_or(16));
+  common.max_new_tokens = static_cast<std::size_t>(body.integer("max_tokens", 0, INT32_MAX).value_or(16));
   PreparedAnswer like;
   if (const auto count = body.integer("logprobs", 0, kMaxTopLogprobs)) {
     like.request.num_logprobs = static_cast<std::size_t>(*count);
   }
   const bool echo = body.flag("echo").value_or(false);
-  if (echo && like.request.num_logprobs) {
-    body.fail("echo", "'echo' together with 'logprobs' is not supported by this server yet.");
-  }
+  like.request.reports_prompt = echo && like.request.num_logprobs;
+  if (common.max_new_tokens == 0U && !echo) body.fail("max_tokens", "'max_tokens' may be 0 only where 'echo' is true.");
   if (const auto best_of = body.integer("best_of", 1, kMaxAnswers); best_of && *best_of != common.num_answers) {
     body.fail("best_of", "'best_of' is not supported, unless it is 'n'.");
   }

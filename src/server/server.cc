@@ -58,7 +58,7 @@ std::string event_of(const Json& json) {
 constexpr std::string_view kModelPath = "/v1/models/";
 
 const std::vector<std::string>& get_paths() {
-  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/props", "/v1/models"};
+  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/props", "/tokenizer_info", "/v1/models"};
   return out;
 }
 const std::vector<std::string>& post_paths() {
@@ -209,6 +209,7 @@ std::variant<TextReply, ApiError> Server::info(const std::string& path) {
                                         {"parallel", engine_.load().num_sequences},
                                         {"chat", model_.chat_template.has_value()}})};
   }
+  if (path == "/tokenizer_info") return TextReply{.body = json_text(tokenizer_json(model_))};
   if (path == "/") {
     return TextReply{
         .type = "text/plain; charset=utf-8",
@@ -229,12 +230,15 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
   BodyReader body(json);
   body.ignore({"model"});
   if (path == "/tokenize") {
-    const auto content = body.text("content");
-    if (!content) body.fail("content", "You must provide 'content', a string.");
+    const auto content = body.text("content"), prompt = body.text("prompt");  // llama-server's name, and vLLM's
+    const bool adds_special = body.flag("add_special_tokens").value_or(false);
+    if (content.has_value() == prompt.has_value()) {
+      body.fail("content", "You must provide 'content' or 'prompt', a string.");
+    }
     if (const auto& error = body.finish()) return *error;
-    const auto ids = model_.tokenizer.encode(*content);
-    if (!ids.ok()) return ApiError{.message = ids.message(), .param = "content"};
-    return Json{{"tokens", *ids}};
+    const auto ids = model_.tokenizer.encode(content ? *content : *prompt, {.add_special = adds_special});
+    if (!ids.ok()) return ApiError{.message = ids.message(), .param = content ? "content" : "prompt"};
+    return Json{{"tokens", *ids}, {"count", ids->size()}};
   }
   const Json* tokens = body.any("tokens");
   std::vector<TokenId> ids;
@@ -248,7 +252,7 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
   if (const auto& error = body.finish()) return *error;
   const auto text = model_.tokenizer.decode(ids);
   if (!text.ok()) return ApiError{.message = text.message(), .param = "tokens"};
-  return Json{{"content", *text}};
+  return Json{{"content", *text}, {"prompt", *text}};
 }
 
 // ---- Answers ----

@@ -1,16 +1,13 @@
 #!/usr/bin/env python3
 """qnext serve, asked by the official OpenAI client, and by clients that behave badly."""
 import concurrent.futures
-import contextlib
 import http.client
 import json
 import random
-import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from typing import Annotated, Literal
 
@@ -18,58 +15,9 @@ import openai
 import pydantic
 
 from harness import GGUF, QNEXT, ROOT, TIMEOUT_S, TINY, Case, main, run, start
+from server import MODEL, Server
 
-MODEL = "next-Q4_K_M"
 HI = [{"role": "user", "content": "Hi"}]
-
-
-class Server:
-    """A server at a free port. `with` it."""
-
-    def __init__(self, *args, model=GGUF):
-        self.log = tempfile.TemporaryFile()  # not a pipe: nobody reads it while requests fill it
-        self.process = start("serve", model, "--port", 0, *args, stderr=self.log)
-        self.url = self.process.stdout.readline().decode().strip()
-        if not self.url:
-            raise AssertionError(self.wait()[1])
-        self.port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/v1", self.url)[1])
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
-        self.log.close()
-
-    def client(self, key="none"):
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=TIMEOUT_S)
-
-    def raw(self, method, path, body=None, headers={}):
-        """(status, parsed JSON or text, headers)"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            text = answer.read()
-        is_json = bool(text) and answer.headers.get("Content-Type") == "application/json"
-        return answer.status, json.loads(text) if is_json else text.decode(), answer.headers
-
-    def metric(self, name):
-        text = self.raw("GET", "/metrics")[1]
-        return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
-
-    def stop(self):
-        """Ends it as a service manager would."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self):
-        """(exit code, its log)"""
-        self.process.communicate(timeout=TIMEOUT_S)
-        self.log.seek(0)
-        return self.process.returncode, self.log.read().decode()
 
 
 def text_of(stream):
@@ -169,6 +117,46 @@ class Chat(Case):
         self.assertEqual(echo.text, "Ho" + one.text)
         stream = self.api.completions.create(prompt="Ho", echo=True, stream=True, **args)
         self.assertEqual("".join(chunk.choices[0].text for chunk in stream), echo.text)
+
+    def test_echo_with_logprobs(self):
+        """What lm-evaluation-harness asks for: how likely a text is."""
+        client = self.api
+        ids = client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=3, temperature=0, logprobs=0)
+        whole = self.server.raw("POST", "/tokenize", json.dumps({"content": "Once upon a time" + ids.choices[0].text}))
+        tokens = whole[1]["tokens"]
+        for stream in False, True:
+            asked = dict(model=MODEL, prompt=[tokens, tokens[:3]], max_tokens=1, temperature=0, logprobs=1, echo=True)
+            if stream:
+                choices = [None, None]
+                for chunk in client.completions.create(**asked, stream=True):
+                    choice = chunk.choices[0]
+                    if choices[choice.index] is None:
+                        choices[choice.index] = choice
+                        continue
+                    kept = choices[choice.index]
+                    kept.text += choice.text
+                    if kept.logprobs is None:
+                        kept.logprobs = choice.logprobs
+                    elif choice.logprobs:
+                        for name in "tokens", "token_logprobs", "top_logprobs", "text_offset":
+                            getattr(kept.logprobs, name).extend(getattr(choice.logprobs, name))
+            else:
+                choices = client.completions.create(**asked).choices
+            self.assertEqual(len(choices), 2)
+            for choice, prompt in zip(choices, (tokens, tokens[:3])):
+                found = choice.logprobs
+                self.assertEqual("".join(found.tokens), choice.text)
+                self.assertEqual(len(found.tokens), len(prompt) + 1)
+                self.assertIsNone(found.token_logprobs[0])
+                self.assertIsNone(found.top_logprobs[0])
+                self.assertEqual(found.text_offset, [len("".join(found.tokens[:i])) for i in range(len(found.tokens))])
+                for likelihood, best in zip(found.token_logprobs[1:], found.top_logprobs[1:]):
+                    self.assertLessEqual(likelihood, max(best.values()))
+        nothing = client.completions.create(model=MODEL, prompt="Once", max_tokens=0, echo=True, logprobs=0).choices[0]
+        self.assertEqual((nothing.text, nothing.finish_reason), ("Once", "length"))
+        self.assertEqual("".join(nothing.logprobs.tokens), "Once")
+        with self.assertRaisesRegex(openai.BadRequestError, "echo"):
+            client.completions.create(model=MODEL, prompt="Once", max_tokens=0)
 
     def test_the_other_paths(self):
         self.assertEqual([model.id for model in self.api.models.list()], [MODEL])
