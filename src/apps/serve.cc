@@ -1,6 +1,8 @@
 // qnext serve: the model for OpenAI's clients, over HTTP.
 #include "server/server.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -10,6 +12,7 @@
 #include "apps/load_model.h"
 #include "apps/model_files.h"
 #include "base/cpu.h"
+#include "tensor/checked_file.h"
 
 namespace qnext {
 namespace {
@@ -27,6 +30,7 @@ struct ServeOptions {
   std::size_t num_parallel = 4;
   std::size_t max_waiting = 256;
   std::optional<std::size_t> prefix_bytes;
+  std::string prefix_file;
   ServerConfig server;
   MachineOptions machine;
   ContextOptions context;
@@ -105,7 +109,40 @@ void log_request(const RequestLog& log) {
   write_stderr(line + fmt::format(" ms={:.0f}\n", log.seconds * 1e3));
 }
 
+std::string prefix_file_text(const PrefixFile& file) {
+  return fmt::format("{} prefixes, {:.2f} GiB", file.num_prefixes,
+                     static_cast<double>(file.num_bytes) / (std::size_t{1} << 30));
+}
+
+// A file that is of no use costs time, not answers: prompts run again.
+void restore_prefixes(Engine& engine, const std::string& path) {
+  std::error_code ignored;
+  if (path.empty() || !std::filesystem::exists(path, ignored)) return;
+  const auto restored = engine.restore_prefixes(path);
+  write_stderr(restored.ok()
+                   ? fmt::format("restored {}: {}\n", path, prefix_file_text(*restored))
+                   : fmt::format("note: {}; it will be replaced when the server stops\n", restored.message()));
+}
+
+// Said at the start, not after hours of serving.
+Status check_prefix_file(const ServeOptions& options) {
+  if (options.prefix_file.empty()) return success();
+  if (options.prefix_bytes == 0U) return error("--prefix-file: nothing is kept with --prefix-cache 0");
+  const std::filesystem::path path(options.prefix_file);
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return error("{}: expected a file, found a folder", path.string());
+  if (std::filesystem::exists(path, ignored) && !CheckedFile::is_one(path)) {
+    return error("{}: this is no file of kept prefixes, and would be overwritten; name another", path.string());
+  }
+  if (!std::filesystem::is_directory(folder, ignored) || ::access(folder.c_str(), W_OK) != 0) {
+    return error("{}: cannot write into {}", path.string(), folder.string());
+  }
+  return success();
+}
+
 Result<ExitCode> serve(ServeOptions options) {
+  QN_RETURN_IF_ERROR(check_prefix_file(options));
   QN_TRY(options.server.api_keys, read_keys(options));
   options.server.max_requests = options.num_parallel + options.max_waiting;
   QN_TRY(const TextFiles files, load_text_files(options.model));
@@ -125,6 +162,7 @@ Result<ExitCode> serve(ServeOptions options) {
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
   QN_TRY(const ServedModel served, served_model(options, files, model->config(), context_tokens));
 
+  restore_prefixes(*engine, options.prefix_file);
   Server server(*engine, served, options.server, log_request);
   QN_RETURN_IF_ERROR(server.open());
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
@@ -139,6 +177,10 @@ Result<ExitCode> serve(ServeOptions options) {
       static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
       dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
   server.run([] { return interrupted(); });
+  if (!options.prefix_file.empty()) {
+    QN_TRY(const PrefixFile saved, engine->save_prefixes(options.prefix_file));
+    write_stderr(fmt::format("saved {}: {}\n", options.prefix_file, prefix_file_text(saved)));
+  }
   write_stderr("stopped\n");
   return ExitCode::kDone;
 }
@@ -171,6 +213,10 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
                   "(default: a quarter of what is free, at most 2G)")
       ->transform(CLI::AsSizeValue(false))
       ->type_name("SIZE");
+  command
+      .add_option("--prefix-file", options.prefix_file,
+                  "Take up what FILE keeps of prompts and answers, and write it there when the server stops")
+      ->type_name("FILE");
   command
       .add_option_function<unsigned>(
           "--drain", [&options](unsigned seconds) { options.server.drain = std::chrono::seconds(seconds); },

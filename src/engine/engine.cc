@@ -402,7 +402,8 @@ void Engine::report_prompt(const StepRows& step, View<const float> hidden) {
   const std::span<const TokenId> prompt = step.sequence->prompt();
   const RequestId id = step.sequence->request_id;
   if (step.first_position == 0) events_.push_back({id, TokenEvent{.token_id = prompt[0], .is_prompt = true}});
-  const std::size_t num_rows = std::min(hidden.dim(0), prompt.size() - 1 - step.first_position);  // that have a next one
+  const std::size_t num_rows =
+      std::min(hidden.dim(0), prompt.size() - 1 - step.first_position);  // that have a next one
   for (std::size_t begin = 0; begin < num_rows; begin += kRowsAtOnce) {
     const Arena::Scope scope(scratch_);
     const std::size_t end = std::min(begin + kRowsAtOnce, num_rows);
@@ -561,6 +562,22 @@ void Engine::drop_finished() {
     if (sequence->finished) release(*sequence);
     return sequence->finished;
   });
+}
+
+std::uint64_t Engine::prefix_tag() const {
+  constexpr int kVersion = 1;
+  const std::string text = fmt::format("{} {:x} {} {} {} {}", kVersion, weights_fingerprint(model_.weights()),
+                                       ops_.table().name, static_cast<int>(config_.kv_type), config_.page_tokens,
+                                       config_.max_drafts > 0);  // without guesses, the MTP block's K/V is not there
+  return hash_bytes(std::as_bytes(std::span(text)));
+}
+
+Result<PrefixFile> Engine::save_prefixes(const std::filesystem::path& path) const {
+  return qnext::save_prefixes(path, prefix_tag(), prefixes_, kv_, states_);
+}
+
+Result<PrefixFile> Engine::restore_prefixes(const std::filesystem::path& path) {
+  return qnext::restore_prefixes(path, prefix_tag(), prefixes_, kv_, states_, ops_.pool());
 }
 
 void Engine::check_integrity() const {

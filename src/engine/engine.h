@@ -15,6 +15,7 @@
 #include "engine/drafter.h"
 #include "engine/kv_cache.h"
 #include "engine/prefix_cache.h"
+#include "engine/prefix_file.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -76,6 +77,11 @@ class Engine {
   const StateCache& state_cache() const { return states_; }
   const PrefixCache& prefix_cache() const { return prefixes_; }
 
+  // What is kept of prompts and answers, in a file (engine/prefix_file.h). A file of another model, of other caches or
+  // of another kernel table is refused, as is a damaged one. restore() is for an engine that has run nothing yet.
+  Result<PrefixFile> save_prefixes(const std::filesystem::path& path) const;
+  Result<PrefixFile> restore_prefixes(const std::filesystem::path& path);
+
   // Every page and slot is held by exactly who should hold it. Aborts when not.
   void check_integrity() const;
 
@@ -121,6 +127,7 @@ class Engine {
 
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
+  std::uint64_t prefix_tag() const;
   void end_cancelled();
   std::size_t num_matching(const Sequence& sequence) const;
   std::size_t last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const;

@@ -62,12 +62,16 @@ bool KvCache::try_reserve(KvSequence& sequence, std::size_t num_tokens) {
 
 KvSequence KvCache::fork(const KvSequence& sequence, std::size_t num_tokens) {
   QN_CHECK(num_tokens <= sequence.num_tokens, "a fork of {} of {} tokens", num_tokens, sequence.num_tokens);
-  KvSequence twin;
-  twin.num_tokens = num_tokens;
-  twin.pages.assign(sequence.pages.begin(),
-                    sequence.pages.begin() + static_cast<std::ptrdiff_t>(pages_for(num_tokens)));
-  for (PageId page : twin.pages) ++num_holders_[page.value];
-  return twin;
+  return share(std::span(sequence.pages).first(pages_for(num_tokens)), num_tokens);
+}
+
+KvSequence KvCache::share(std::span<const PageId> pages, std::size_t num_tokens) {
+  QN_CHECK(pages.size() == pages_for(num_tokens), "{} pages for {} tokens", pages.size(), num_tokens);
+  for (PageId page : pages) {
+    QN_CHECK(num_holders_[page.value] > 0, "page {} is free", page.value);
+    ++num_holders_[page.value];
+  }
+  return {.pages = {pages.begin(), pages.end()}, .num_tokens = num_tokens};
 }
 
 void KvCache::rollback(KvSequence& sequence, std::size_t num_tokens) {

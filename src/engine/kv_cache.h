@@ -42,6 +42,9 @@ class KvCache {
   // A second holder of the first num_tokens positions, all of them filled. Cost: one count a page.
   KvSequence fork(const KvSequence& sequence, std::size_t num_tokens);
 
+  // A second holder of these pages, which hold num_tokens filled positions in this order; others hold them already.
+  KvSequence share(std::span<const PageId> pages, std::size_t num_tokens);
+
   // Whether another sequence holds the page as well.
   bool is_shared(PageId page) const { return num_holders_[page.value] > 1; }
 

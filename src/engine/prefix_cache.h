@@ -18,11 +18,20 @@ namespace qnext {
 
 class PrefixCache {
  public:
+  struct Prefix {
+    std::vector<TokenId> tokens;
+    KvSequence kv;  // of just these tokens
+    StateSlotId slot;
+    bool lasting = false;  // it ends where a later prompt is likely to go on, or one did
+    std::uint64_t last_use = 0;
+  };
+
   // Holds pages of `kv` and at most max_prefixes slots of `states`; both must outlive it.
   PrefixCache(KvCache& kv, StateCache& states, std::size_t max_prefixes);
 
   std::size_t max_prefixes() const { return max_prefixes_; }
   std::size_t num_prefixes() const { return prefixes_.size(); }
+  std::span<const Prefix> prefixes() const { return prefixes_; }
 
   // Tokens of the longest prefix that `tokens` begin with and go on after; 0: there is none.
   // Cost: compares with each prefix up to where they part.
@@ -52,14 +61,6 @@ class PrefixCache {
   void append_holders(std::vector<const KvSequence*>& holders, std::vector<StateSlotId>& slots) const;
 
  private:
-  struct Prefix {
-    std::vector<TokenId> tokens;
-    KvSequence kv;  // of just these tokens
-    StateSlotId slot;
-    bool lasting = false;  // it ends where a later prompt is likely to go on, or one did
-    std::uint64_t last_use = 0;
-  };
-
   const Prefix* find(std::span<const TokenId> tokens) const;
   // The one to give up first, of those that may go.
   std::optional<std::size_t> choose(FunctionRef<bool(const Prefix&)> may_go) const;

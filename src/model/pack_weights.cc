@@ -1,11 +1,8 @@
 #include "model/pack_weights.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
 #include <map>
 
 #include "base/cpu.h"
@@ -171,26 +168,12 @@ std::filesystem::path cache_path(const PackOptions& options, std::string_view ta
   return options.cache_folder / fmt::format("{}-{:016x}.{}", source.stem().string(), hash, table);
 }
 
-// What writers that were killed left beside `path`.
-void remove_stale_temporaries(const std::filesystem::path& path) {
-  const std::string prefix = path.filename().string() + ".tmp-";
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), ignored)) {
-    const std::string name = entry.path().filename().string();
-    pid_t pid = 0;
-    if (!name.starts_with(prefix)) continue;
-    const char* end = name.data() + name.size();
-    if (std::from_chars(name.data() + prefix.size(), end, pid).ptr != end || pid <= 0) continue;
-    if (::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove(entry.path(), ignored);
-  }
-}
-
 Status write_cache(const Plan& plan, const std::filesystem::path& path, std::uint64_t tag, const ModelWeights& weights,
                    const Ops& ops, const PackOptions& options) {
   std::error_code failure;
   std::filesystem::create_directories(path.parent_path(), failure);
   if (failure) return error("{}: cannot create the folder: {}", path.parent_path().string(), failure.message());
-  remove_stale_temporaries(path);
+  remove_abandoned_temporaries(path);
   QN_RETURN_IF_ERROR(expect_free_space(path, 2 * plan.num_bytes));  // never the disk's last half
   QN_TRY(CheckedFileWriter writer, CheckedFileWriter::create(path, tag, plan.num_bytes));
   if (options.note) options.note(fmt::format("packing the weights for this CPU into {}, once", path.string()));

@@ -42,4 +42,18 @@ std::span<const MappedFile> weights_files(const ModelWeights& weights) {
   return {};
 }
 
+std::uint64_t weights_fingerprint(const ModelWeights& weights) {
+  constexpr std::size_t kSamples = 512, kSampleBytes = 256;
+  const std::string shape = fmt::format("{} {} {}", weights.config.V, weights.config.D, weights.parameter_bytes);
+  std::uint64_t hash = hash_bytes(std::as_bytes(std::span(shape)));
+  for (const MappedFile& file : weights_files(weights)) {
+    const std::span<const std::byte> bytes = file.bytes();
+    const std::size_t stride = std::max(bytes.size() / kSamples, kSampleBytes);
+    for (std::size_t begin = 0; begin < bytes.size(); begin += stride) {
+      hash = hash_bytes(bytes.subspan(begin, std::min(kSampleBytes, bytes.size() - begin)), hash);
+    }
+  }
+  return hash;
+}
+
 }  // namespace qnext

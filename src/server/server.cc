@@ -92,6 +92,7 @@ Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
 void Server::run(const std::function<bool()>& should_stop) {
   asio::co_spawn(io_, watch(should_stop), asio::detached);
   io_.run();
+  engine_.stop();
 }
 
 Awaitable Server::watch(std::function<bool()> should_stop) {

@@ -54,7 +54,8 @@ class Server {
   Status open() { return http_.listen(config_.host, config_.port); }
   std::uint16_t port() const { return http_.port(); }
 
-  // Serves until should_stop() says so (asked ten times a second), then lets running answers end.
+  // Serves until should_stop() says so (asked ten times a second), then lets running answers end. After that nobody
+  // touches the engine any more.
   void run(const std::function<bool()>& should_stop);
 
  private:

@@ -1,10 +1,12 @@
 #include "tensor/atomic_file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -64,6 +66,19 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
 
 AtomicFile::~AtomicFile() {
   discard();
+}
+
+void remove_abandoned_temporaries(const std::filesystem::path& dst) {
+  const std::string prefix = dst.filename().string() + ".tmp-";
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_of(dst), ignored)) {
+    const std::string name = entry.path().filename().string();
+    pid_t pid = 0;
+    if (!name.starts_with(prefix)) continue;
+    const char* end = name.data() + name.size();
+    if (std::from_chars(name.data() + prefix.size(), end, pid).ptr != end || pid <= 0) continue;
+    if (::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 Result<AtomicFile> AtomicFile::create(const fs::path& dst, std::uint64_t num_bytes) {

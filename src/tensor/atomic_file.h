@@ -17,6 +17,9 @@ namespace qnext {
 // Error: the disk that `dst` would be on has less than num_bytes available.
 Status expect_free_space(const std::filesystem::path& dst, std::uint64_t num_bytes);
 
+// Removes what writers of `dst` that were killed left beside it.
+void remove_abandoned_temporaries(const std::filesystem::path& dst);
+
 class AtomicFile {
  public:
   // num_bytes: what will be written, so that a disk that is too small is refused before an hour of work, not after.

@@ -91,20 +91,29 @@ Status CheckedFileWriter::commit() {
   return file_.commit();
 }
 
-Result<CheckedFile> CheckedFile::open(const std::filesystem::path& path, std::uint64_t tag, std::uint64_t num_bytes,
-                                      Check check, ThreadPool& pool) {
+bool CheckedFile::is_one(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  return file.ok() && file->bytes().size() >= kMagic.size() &&
+         std::memcmp(file->bytes().data(), kMagic.data(), kMagic.size()) == 0;
+}
+
+Result<CheckedFile> CheckedFile::open(const std::filesystem::path& path, std::uint64_t tag,
+                                      std::optional<std::uint64_t> expected_bytes, Check check, ThreadPool& pool) {
   QN_TRY(MappedFile file, MappedFile::open(path));
   const std::span<const std::byte> bytes = file.bytes();
-  const std::vector<std::byte> expected = header_bytes(tag, num_bytes);
   if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0) {
     return error("{}: not a file of ours", path.string());
   }
   const std::span<const std::byte> header = bytes.first(kHeaderBytes);
+  Header found;
+  std::memcpy(&found, header.data(), sizeof(found));
+  const std::uint64_t num_bytes = expected_bytes.value_or(found.num_bytes);
+  const std::vector<std::byte> expected = header_bytes(tag, num_bytes);
   if (!std::equal(header.begin(), header.end(), expected.begin())) {
     return error("{}: made from something else", path.string());
   }
-  if (bytes.size() != file_bytes(num_bytes)) {
-    return error("{}: {} bytes, expected {}", path.string(), bytes.size(), file_bytes(num_bytes));
+  if (num_bytes > bytes.size() || bytes.size() != file_bytes(num_bytes)) {
+    return error("{}: torn, {} bytes with {} of data announced", path.string(), bytes.size(), num_bytes);
   }
   const std::span<const std::byte> trailer = bytes.subspan(kHeaderBytes + num_bytes);
   const std::span<const std::byte> hashes = trailer.first(trailer.size() - sizeof(std::uint64_t));

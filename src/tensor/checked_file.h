@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -48,9 +49,13 @@ class CheckedFile {
   // kWhole reads and checks all data, with every thread of the pool; kFrame checks all but the data.
   enum class Check { kWhole, kFrame };
 
+  // num_bytes: of the data, where the caller knows how many it must be.
   // Errors: MappedFile::open's; a file that is not one of these, was made from something else, or is damaged.
-  static Result<CheckedFile> open(const std::filesystem::path& path, std::uint64_t tag, std::uint64_t num_bytes,
-                                  Check check, ThreadPool& pool);
+  static Result<CheckedFile> open(const std::filesystem::path& path, std::uint64_t tag,
+                                  std::optional<std::uint64_t> num_bytes, Check check, ThreadPool& pool);
+
+  // Whether the file, whole or not, is one of these: whether a newer one may take its place.
+  static bool is_one(const std::filesystem::path& path);
 
   std::span<const std::byte> data() const;  // begins at a page
 

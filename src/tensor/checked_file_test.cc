@@ -91,7 +91,7 @@ TEST_F(CheckedFileTest, FindsDamageAnywhere) {
   flip(100);
   EXPECT_TRUE(open().ok());
   folder_.write("f", folder_.read("f").substr(0, size - 8));
-  EXPECT_THAT(open(CheckedFile::Check::kFrame).message(), HasSubstr("expected"));
+  EXPECT_THAT(open(CheckedFile::Check::kFrame).message(), HasSubstr("torn"));
 }
 
 TEST_F(CheckedFileTest, AppearsOnlyOnCommit) {

@@ -486,6 +486,57 @@ class Life(Case):
             self.assertRegex(log, r"prompt_tokens=\d+ cached_tokens=[1-9]\d* new_tokens=24 ")
             self.assertRegex(log, r"serving .* [1-9]\d* prefixes kept")
 
+    def test_a_restart_keeps_the_talks(self):
+        kept = self.folder / "talks ж"
+        talks = [[{"role": "user", "content": f"Story {i}: " + "the ship sailed on and on. " * 8}] for i in range(4)]
+
+        def turns(api):
+            """One turn of each talk; returns (cached, prompt) tokens of each."""
+            counts = []
+            for talk in talks:
+                answer = api.chat.completions.create(model=MODEL, messages=talk, max_tokens=6, temperature=0)
+                talk += [{"role": "assistant", "content": answer.choices[0].message.content},
+                         {"role": "user", "content": "and then?"}]
+                counts.append((answer.usage.prompt_tokens_details.cached_tokens, answer.usage.prompt_tokens))
+            return counts
+
+        args = "--prefix-file", kept, "--context", "1K"
+        with Server(*args) as server:
+            first = turns(server.client())
+            code, log = server.stop()
+            self.assertEqual(code, 0)
+            self.assertRegex(log, r"saved .*talks ж: \d+ prefixes")
+        for _ in range(2):
+            with Server(*args) as server:
+                second = turns(server.client())
+                for (_, before), (cached, _) in zip(first, second):
+                    self.assertGreaterEqual(cached, before)
+                first = second
+                code, log = server.stop()
+                self.assertRegex(log, r"restored .*talks ж: \d+ prefixes")
+        before = kept.read_bytes()
+        for delay_s in 0.1, 0.15, 0.2, 0.22, 0.25:  # killed before, while or after it saves
+            with Server(*args) as server:
+                turns(server.client())
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(delay_s)
+                server.process.kill()
+            self.assertGreaterEqual(len(kept.read_bytes()), len(before))
+        with Server(*args) as server:
+            self.assertGreater(turns(server.client())[0][0], 0)
+            self.assertRegex(server.stop()[1], r"restored .*talks ж")
+        self.assertEqual([path.name for path in self.folder.iterdir()], [kept.name])
+        kept.write_bytes(kept.read_bytes()[:5000])
+        with Server(*args) as server:
+            self.assertEqual(turns(server.client())[0][0], 0)
+            self.assertRegex(server.stop()[1], "note: .*talks ж: torn, 5000 bytes(.|\n)*saved .*talks ж")
+        kept.write_bytes(b"mine")
+        self.fails(1, "serve", GGUF, "--port", 0, *args, says="would be overwritten")
+        self.assertEqual(kept.read_bytes(), b"mine")
+        self.fails(1, "serve", GGUF, "--port", 0, "--prefix-file", "/no/such/file", says="/no/such")
+        self.fails(1, "serve", GGUF, "--port", 0, "--prefix-file", self.folder, says="found a folder")
+        self.fails(1, "serve", GGUF, "--port", 0, "--prefix-cache", 0, "--prefix-file", kept, says="--prefix-cache 0")
+
     def test_the_prefix_cache_does_not_show(self):
         long = "Once upon a time there was a lighthouse keeper who counted waves. " * 12
         asks = [{"model": MODEL, "prompt": long[: 200 + 97 * i] if i % 3 else long, "max_tokens": 8 + i, "seed": i, "n": 1 + i % 3}
