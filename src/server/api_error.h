@@ -17,6 +17,7 @@ struct ApiError {
   std::string param = {};                      // "": null
   std::string code = {};                       // "": null
   std::optional<unsigned> retry_after_s = {};  // header Retry-After
+  std::string allow = {};                      // header Allow
 };
 
 // {"error": {"message", "type", "param", "code"}}

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 namespace qnext {
 namespace {
 
@@ -34,6 +36,16 @@ std::string shown(const Json& value) {
   std::size_t end = kMaxShown;
   while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not within a character
   return text.substr(0, end) + "...";
+}
+
+// 1.0 is an integer, too, as JSON Schema has it.
+std::optional<std::int64_t> exact_integer(const Json& value) {
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{INT64_MAX}) return std::nullopt;
+  if (value.is_number_integer()) return value.get<std::int64_t>();
+  if (!value.is_number_float()) return std::nullopt;
+  const double number = value.get<double>();
+  const bool is_exact = std::abs(number) < 0x1p53 && std::trunc(number) == number;
+  return is_exact ? std::optional(static_cast<std::int64_t>(number)) : std::nullopt;
 }
 
 }  // namespace
@@ -74,13 +86,12 @@ std::optional<double> BodyReader::number(const std::string& key, double lowest, 
 std::optional<std::int64_t> BodyReader::integer(const std::string& key, std::int64_t lowest, std::int64_t highest) {
   const Json* value = any(key);
   if (value == nullptr) return std::nullopt;
-  const bool fits = value->is_number_integer() &&
-                    !(value->is_number_unsigned() && value->get<std::uint64_t>() > std::uint64_t{INT64_MAX});
-  if (!fits || value->get<std::int64_t>() < lowest || value->get<std::int64_t>() > highest) {
+  const std::optional<std::int64_t> number = exact_integer(*value);
+  if (!number || *number < lowest || *number > highest) {
     fail(key, fmt::format("'{}' must be an integer from {} to {}, found {}.", key, lowest, highest, shown(*value)));
     return std::nullopt;
   }
-  return value->get<std::int64_t>();
+  return number;
 }
 
 std::optional<bool> BodyReader::flag(const std::string& key) {

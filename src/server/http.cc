@@ -60,6 +60,7 @@ asio::awaitable<void> HttpExchange::send(unsigned status, std::string type, std:
 }
 
 asio::awaitable<void> HttpExchange::send_error(const ApiError& error) {
+  if (!error.allow.empty()) add_header("Allow", error.allow);
   if (error.retry_after_s) add_header("Retry-After", std::to_string(*error.retry_after_s));
   co_await send(error.status, "application/json", json_text(error_json(error)));
 }

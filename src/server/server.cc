@@ -9,6 +9,7 @@
 #include <random>
 
 #include "server/body_reader.h"
+#include "server/openapi.h"
 
 namespace qnext {
 namespace asio = boost::asio;
@@ -58,7 +59,7 @@ std::string event_of(const Json& json) {
 constexpr std::string_view kModelPath = "/v1/models/";
 
 const std::vector<std::string>& get_paths() {
-  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/props", "/tokenizer_info", "/v1/models"};
+  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/openapi.json", "/props", "/tokenizer_info", "/v1/models"};
   return out;
 }
 const std::vector<std::string>& post_paths() {
@@ -139,7 +140,8 @@ std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
                     .message = fmt::format("There is nothing at {}; docs/serving.md lists the paths.", path)};
   }
   if (is_get_path(path) ? !reads : method != http::verb::post) {
-    return ApiError{.status = 405, .message = fmt::format("{} takes {}.", path, is_get_path(path) ? "GET" : "POST")};
+    const std::string allowed = is_get_path(path) ? "GET, HEAD" : "POST";
+    return ApiError{.status = 405, .message = fmt::format("{} takes {}.", path, allowed), .allow = allowed};
   }
   if (!config_.api_keys.empty() && path != "/health") {
     const std::string_view given(exchange.request()[http::field::authorization]);
@@ -210,6 +212,7 @@ std::variant<TextReply, ApiError> Server::info(const std::string& path) {
                                         {"parallel", engine_.load().num_sequences},
                                         {"chat", model_.chat_template.has_value()}})};
   }
+  if (path == "/openapi.json") return TextReply{.body = openapi_document(model_)};
   if (path == "/tokenizer_info") return TextReply{.body = json_text(tokenizer_json(model_))};
   if (path == "/") {
     return TextReply{
