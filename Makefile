@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
+ABUSE_SECONDS ?= 120
 QNEXT := build/release/qnext
 export CMAKE_CXX_COMPILER_LAUNCHER := $(shell command -v ccache)
 # Random weights with a real tokenizer: enough to see the program work (the trained model replaces it).
@@ -12,7 +14,7 @@ BENCH_MODEL ?= build/bench/synthetic-q4_k.gguf
 BENCH_ARGS ?= --prompt 512,4096 --gen 64 --depth 0,4096 --batch 1,8 --svg build/bench/roofs.svg
 PROMPT ?= Tell me a short story about a lighthouse keeper.
 
-.PHONY: help setup build run serve test test-asan test-tsan test-long fuzz bench format check clean
+.PHONY: help setup build run serve test test-asan test-tsan test-long fuzz soak abuse bench format check clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +53,14 @@ fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --preset fuzz > /dev/null
 	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
 	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+soak: build  ## random load on the server for SOAK_SECONDS (1800): exact answers, flat memory, nothing left running
+	QNEXT=$(QNEXT) build/venv/bin/python3 tests/load/soak.py --seconds $(SOAK_SECONDS)
+
+abuse: setup  ## broken and hostile clients, ABUSE_SECONDS (120) of each kind, at a server with AddressSanitizer
+	cmake --preset asan > /dev/null
+	cmake --build --preset asan -j $(JOBS) --target qnext
+	QNEXT=build/asan/qnext build/venv/bin/python3 tests/load/abuse.py --seconds $(ABUSE_SECONDS)
 
 bench: build $(BENCH_MODEL)  ## speed of BENCH_MODEL (synthetic) against this machine's roofs, within 10 minutes; BENCH_ARGS change it
 	$(QNEXT) bench $(BENCH_MODEL) --pack-cache build/bench $(BENCH_ARGS)

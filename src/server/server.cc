@@ -59,7 +59,8 @@ std::string event_of(const Json& json) {
 constexpr std::string_view kModelPath = "/v1/models/";
 
 const std::vector<std::string>& get_paths() {
-  static const std::vector<std::string> out = {"/", "/health", "/metrics", "/openapi.json", "/props", "/tokenizer_info", "/v1/models"};
+  static const std::vector<std::string> out = {"/",      "/health",         "/metrics",  "/openapi.json",
+                                               "/props", "/tokenizer_info", "/v1/models"};
   return out;
 }
 const std::vector<std::string>& post_paths() {
@@ -88,7 +89,14 @@ Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
       config_(std::move(config)),
       log_(std::move(log)),
       engine_(engine, config_.max_requests),
-      http_(io_, config_.limits, [this](HttpExchange& exchange) { return handle(exchange); }) {}
+      http_(io_, config_.limits, [this](HttpExchange& exchange) { return handle(exchange); }),
+      prepare_thread_([this] { prepare_io_.run(); }) {}
+
+Server::~Server() {
+  engine_.stop();
+  prepare_io_.stop();
+  prepare_thread_.join();
+}
 
 void Server::run(const std::function<bool()>& should_stop) {
   asio::co_spawn(io_, watch(should_stop), asio::detached);
@@ -185,21 +193,31 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
     }
     co_return;
   }
-  const ParsedBody body = parse_body(exchange.request().body());
-  if (body.error) {
-    co_await exchange.send_error(*body.error);
-  } else if (path == "/v1/chat/completions") {
-    co_await answer_generation(exchange, prepare_chat(body.json, model_), log);
-  } else if (path == "/v1/completions") {
-    co_await answer_generation(exchange, prepare_completion(body.json, model_), log);
+  const PreparedPost post =
+      co_await asio::co_spawn(prepare_io_, prepare_aside(path, exchange.request().body()), asio::use_awaitable);
+  if (const auto* error = std::get_if<ApiError>(&post)) {
+    co_await exchange.send_error(*error);
+  } else if (const auto* reply = std::get_if<Json>(&post)) {
+    co_await exchange.send_json(*reply);
   } else {
-    const auto reply = text_tool(path, body.json);
-    if (const auto* error = std::get_if<ApiError>(&reply)) {
-      co_await exchange.send_error(*error);
-    } else {
-      co_await exchange.send_json(std::get<Json>(reply));
-    }
+    co_await answer_generation(exchange, std::get<PreparedRequest>(post), log);
   }
+}
+
+// A body of megabytes takes seconds to read and to make tokens of: it must not hold up everyone's answers.
+asio::awaitable<Server::PreparedPost> Server::prepare_aside(std::string path, std::string body) {
+  co_return prepare(path, body);
+}
+
+Server::PreparedPost Server::prepare(const std::string& path, const std::string& text) const {
+  const auto widen = [](auto narrow) {
+    return std::visit([](auto& value) { return PreparedPost(std::move(value)); }, narrow);
+  };
+  const ParsedBody body = parse_body(text);
+  if (body.error) return *body.error;
+  if (path == "/v1/chat/completions") return widen(prepare_chat(body.json, model_));
+  if (path == "/v1/completions") return widen(prepare_completion(body.json, model_));
+  return widen(text_tool(path, body.json));
 }
 
 std::variant<TextReply, ApiError> Server::info(const std::string& path) {
@@ -261,13 +279,8 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
 
 // ---- Answers ----
 
-Awaitable Server::answer_generation(HttpExchange& exchange, const Prepared& prepared, RequestLog& log) {
+Awaitable Server::answer_generation(HttpExchange& exchange, const PreparedRequest& request, RequestLog& log) {
   using namespace asio::experimental::awaitable_operators;  // NOLINT: ||
-  if (const auto* error = std::get_if<ApiError>(&prepared)) {
-    co_await exchange.send_error(*error);
-    co_return;
-  }
-  const auto& request = std::get<PreparedRequest>(prepared);
   log.prompt_tokens = request.num_prompt_tokens;
   if (request.answers.size() > config_.max_requests) {
     co_await exchange.send_error(too_many_answers(request.answers.size(), config_.max_requests));

@@ -1,6 +1,7 @@
 #pragma once
 // Server: the OpenAI-compatible endpoints over one engine. docs/serving.md lists them.
 
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 
 #include <functional>
@@ -46,7 +47,7 @@ class Server {
   // `engine` and `model` must outlive this. `log` is called after each request that reached a route.
   Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
 
-  ~Server() { engine_.stop(); }
+  ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
@@ -60,13 +61,16 @@ class Server {
 
  private:
   using Awaitable = boost::asio::awaitable<void>;
+  using PreparedPost = std::variant<PreparedRequest, Json, ApiError>;
 
   Awaitable handle(HttpExchange& exchange);
   Awaitable dispatch(HttpExchange& exchange, RequestLog& log);
   std::optional<ApiError> refuse(const HttpExchange& exchange) const;
   std::variant<TextReply, ApiError> info(const std::string& path);
+  boost::asio::awaitable<PreparedPost> prepare_aside(std::string path, std::string body);
+  PreparedPost prepare(const std::string& path, const std::string& body) const;
   std::variant<Json, ApiError> text_tool(const std::string& path, const Json& body) const;
-  Awaitable answer_generation(HttpExchange& exchange, const Prepared& prepared, RequestLog& log);
+  Awaitable answer_generation(HttpExchange& exchange, const PreparedRequest& request, RequestLog& log);
   Awaitable write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
                           const std::string& id);
   Awaitable collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,
@@ -82,8 +86,11 @@ class Server {
   EngineThread engine_;  // stopped before io_ goes, and there until its last coroutine, which may cancel, has gone
   boost::asio::io_context io_{1};
   HttpServer http_;
+  boost::asio::io_context prepare_io_{1};  // bodies are made into requests here; coroutines of io_ may wait in it
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> prepare_guard_{prepare_io_.get_executor()};
   bool draining_ = false;
   std::uint64_t next_id_ = 1;
+  WorkerThread prepare_thread_;  // last: runs once all of the above is there
 };
 
 }  // namespace qnext

@@ -46,6 +46,14 @@ class Server:
         is_json = bool(text) and answer.headers.get("Content-Type") == "application/json"
         return answer.status, json.loads(text) if is_json else text.decode(), answer.headers
 
+    @contextlib.contextmanager
+    def stream(self, path, body):
+        """The answer as it comes, to be read line by line; leaving early closes the connection."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request("POST", path, json.dumps(body))
+            yield connection.getresponse()
+
     def metric(self, name):
         text = self.raw("GET", "/metrics")[1]
         return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
