@@ -73,6 +73,7 @@ void add_convert_command(CLI::App& root, Action& action);
 void add_compare_command(CLI::App& root, Action& action);
 void add_bench_command(CLI::App& root, Action& action);
 void add_serve_command(CLI::App& root, Action& action);
+void add_ask_command(CLI::App& root, Action& action);
 void add_completions_command(CLI::App& root, Action& action);
 
 }  // namespace qnext

@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   add_run_command(root, action);
   add_chat_command(root, action);
   add_serve_command(root, action);
+  add_ask_command(root, action);
   add_tokenize_command(root, action);
   add_inspect_command(root, action);
   add_convert_command(root, action);
