@@ -73,7 +73,16 @@ install_python_packages() {
   cp tests/requirements.txt "$venv/installed.txt"
 }
 
+install_node_packages() {  # of a folder's package-lock.json
+  cmp -s "$1/package-lock.json" "$1/node_modules/installed.json" && return 0
+  command -v npm > /dev/null || install_packages nodejs npm
+  say "installing $1/package-lock.json into $1/node_modules"
+  (cd "$1" && npm ci --silent --no-fund --no-audit) || die "npm ci failed in $1"
+  cp "$1/package-lock.json" "$1/node_modules/installed.json"
+}
+
 install_packages "${packages[@]}"
+install_node_packages web  # the chat page
 if ! has_cargo; then
   install_packages cargo-web rustc-web
   has_cargo || die "need cargo $min_cargo or newer, found: $(cargo --version 2> /dev/null || echo none)"
@@ -81,4 +90,6 @@ fi
 if [ "${1:-}" != --no-test-data ]; then
   fetch_tokenizer
   install_python_packages
+  install_packages chromium
+  install_node_packages tests/node
 fi

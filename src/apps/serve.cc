@@ -167,8 +167,10 @@ Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(server.open());
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
   const bool is_v6 = options.server.host.find(':') != std::string::npos;
-  QN_RETURN_IF_ERROR(write_stdout(
-      fmt::format("http://{}:{}/v1\n", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port())));
+  const std::string address =
+      fmt::format("http://{}:{}/", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port());
+  QN_RETURN_IF_ERROR(write_stdout(address + "v1\n"));
+  write_stderr(fmt::format("chat page: {}\n", address));
   write_stderr(fmt::format(
       "serving {}: {} tokens of context, {} at once, {} prefixes kept, {} tokens guessed ahead, {:.2f} GiB of K/V ({}) "
       "and states; "

@@ -82,6 +82,7 @@ struct Usage {
   std::size_t prompt_tokens = 0;
   std::size_t completion_tokens = 0;
   std::size_t cached_tokens = 0;
+  std::size_t accepted_tokens = 0, rejected_tokens = 0;  // guessed ahead
 };
 Json usage_json(const Usage& usage);
 

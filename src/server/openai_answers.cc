@@ -11,10 +11,13 @@ std::size_t num_characters(const std::string& text) {
 }  // namespace
 
 Json usage_json(const Usage& usage) {
-  return {{"prompt_tokens", usage.prompt_tokens},
-          {"completion_tokens", usage.completion_tokens},
-          {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+  return {
+      {"prompt_tokens", usage.prompt_tokens},
+      {"completion_tokens", usage.completion_tokens},
+      {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
+      {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}},
+      {"completion_tokens_details",
+       {{"accepted_prediction_tokens", usage.accepted_tokens}, {"rejected_prediction_tokens", usage.rejected_tokens}}}};
 }
 
 AnswerWriter::AnswerWriter(const ServedModel& model, const PreparedRequest& request, std::string id,

@@ -10,6 +10,7 @@
 
 #include "server/body_reader.h"
 #include "server/openapi.h"
+#include "server/page.h"
 
 namespace qnext {
 namespace asio = boost::asio;
@@ -46,7 +47,9 @@ ApiError too_many_answers(std::size_t count, std::size_t limit) {
 Usage usage_of(const PreparedRequest& request, const Generation& generation) {
   return {.prompt_tokens = request.num_prompt_tokens,
           .completion_tokens = generation.num_new_tokens(),
-          .cached_tokens = generation.num_cached_tokens()};
+          .cached_tokens = generation.num_cached_tokens(),
+          .accepted_tokens = generation.num_accepted_tokens(),
+          .rejected_tokens = generation.num_drafted_tokens() - generation.num_accepted_tokens()};
 }
 FinishedAnswer finished(AnswerUpdate update) {
   return {std::move(update.text), std::move(update.tokens), update.finish_reason.value_or("stop")};
@@ -59,8 +62,8 @@ std::string event_of(const Json& json) {
 constexpr std::string_view kModelPath = "/v1/models/";
 
 const std::vector<std::string>& get_paths() {
-  static const std::vector<std::string> out = {"/",      "/health",         "/metrics",  "/openapi.json",
-                                               "/props", "/tokenizer_info", "/v1/models"};
+  static const std::vector<std::string> out = {
+      "/", "/app.css", "/app.js", "/health", "/metrics", "/openapi.json", "/props", "/tokenizer_info", "/v1/models"};
   return out;
 }
 const std::vector<std::string>& post_paths() {
@@ -151,7 +154,7 @@ std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
     const std::string allowed = is_get_path(path) ? "GET, HEAD" : "POST";
     return ApiError{.status = 405, .message = fmt::format("{} takes {}.", path, allowed), .allow = allowed};
   }
-  if (!config_.api_keys.empty() && path != "/health") {
+  if (!config_.api_keys.empty() && path != "/health" && !page_file(path)) {
     const std::string_view given(exchange.request()[http::field::authorization]);
     const bool known = std::any_of(config_.api_keys.begin(), config_.api_keys.end(),
                                    [&](const std::string& key) { return same_secret("Bearer " + key, given); });
@@ -183,6 +186,12 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
   if (const auto error = refuse(exchange)) {
     co_await exchange.send_error(*error);
     co_return;
+  }
+  if (page_file(path)) {
+    exchange.add_header("Content-Security-Policy", kPagePolicy);
+    exchange.add_header("X-Content-Type-Options", "nosniff");
+    exchange.add_header("Referrer-Policy", "no-referrer");
+    exchange.add_header("Cache-Control", "no-cache");
   }
   if (is_get_path(path)) {
     const auto reply = info(path);
@@ -232,12 +241,8 @@ std::variant<TextReply, ApiError> Server::info(const std::string& path) {
   }
   if (path == "/openapi.json") return TextReply{.body = openapi_document(model_)};
   if (path == "/tokenizer_info") return TextReply{.body = json_text(tokenizer_json(model_))};
-  if (path == "/") {
-    return TextReply{
-        .type = "text/plain; charset=utf-8",
-        .body =
-            fmt::format("qnext serves {} here, to OpenAI's clients: base_url is this address and /v1.\n", model_.name)};
-  }
+  if (const auto file = page_file(path))
+    return TextReply{.type = std::string(file->type), .body = std::string(file->body)};
   const std::string name = path.substr(kModelPath.size());
   if (!serves(model_, name)) return model_not_found(name);
   return TextReply{.body = json_text(model_json(model_))};
