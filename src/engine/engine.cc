@@ -17,7 +17,6 @@ constexpr std::size_t kMaxSequences = std::size_t{1} << 16;
 constexpr std::size_t kMaxPageTokens = std::size_t{1} << 16;
 constexpr std::size_t kMaxPrefillChunkTokens = std::size_t{1} << 16;
 constexpr std::size_t kMaxKeptPrefixes = std::size_t{1} << 12;
-constexpr std::size_t kMaxDrafts = 8;
 
 // On its way through a prompt a sequence's state is kept every so many tokens, for prompts that part from it midway.
 constexpr std::size_t kCheckpointTokens = 512;
@@ -439,7 +438,12 @@ void Engine::accept_rows(StepRows& step, View<const float> logits) {
   kv_.rollback(sequence.kv, step.first_position + num_drawn);
   stats_.num_drafted_tokens += guesses.size();
   stats_.num_accepted_tokens += num_drawn - 1;
-  if (!sequence.finished) draft_depth_.record_guesses(guesses.size(), num_drawn - 1);  // not those that an end cut off
+  if (sequence.finished) return;  // an end cut the guesses off: they tell nothing
+  draft_depth_.record_guesses(guesses.size(), num_drawn - 1);
+  for (std::size_t i = 0; i < std::min(guesses.size(), num_drawn); ++i) {
+    ++stats_.guesses_by_depth[i].num_tried;
+    stats_.guesses_by_depth[i].num_right += i + 1 < num_drawn ? 1 : 0;
+  }
 }
 
 void Engine::accept_token(Sequence& sequence, std::span<const float> logits) {

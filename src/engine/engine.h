@@ -3,6 +3,7 @@
 // one mixed batch a step: a row for each sequence that decodes, chunks of prompts for those that do not yet. One thread
 // owns it. Sequences never influence each other's tokens: what a request gets depends on itself alone.
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -43,13 +44,23 @@ struct EngineConfig {
 // no machine has as much.
 std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config);
 
+// Tokens guessed ahead for one sequence, at most.
+inline constexpr std::size_t kMaxDrafts = 8;
+
+// Guesses of one depth: the first after a token that was drawn, the second, and so on.
+struct GuessCount {
+  std::uint64_t num_tried = 0;  // those before it were right
+  std::uint64_t num_right = 0;
+};
+
 struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
   std::uint64_t num_cached_tokens = 0;  // of prompts, that did not have to run again
   std::uint64_t num_decode_tokens = 0;
   std::uint64_t num_drafted_tokens = 0;  // guessed and run
   std::uint64_t num_accepted_tokens =
-      0;                 // of those, that were right: part of num_decode_tokens, which counts no wrong ones
+      0;  // of those, that were right: part of num_decode_tokens, which counts no wrong ones
+  std::array<GuessCount, kMaxDrafts> guesses_by_depth = {};
   double prefill_s = 0;  // steps that had prompt tokens among their rows, sampling included
   double decode_s = 0;   // the others
 };

@@ -124,6 +124,22 @@ TEST_F(EngineDraftTest, RandomTraffic) {
   }
 }
 
+TEST_F(EngineDraftTest, GuessesAreCountedByDepth) {
+  const auto engine = agreeing_.make_engine({.max_drafts = 3, .adapts_drafts = false});
+  run_all(*engine, {greedy_request(agreeing_.prompt(40), 60)});
+  const auto& counts = engine->stats().guesses_by_depth;
+  std::uint64_t num_right = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    EXPECT_LE(counts[i].num_right, counts[i].num_tried);
+    EXPECT_EQ(counts[i].num_tried > 0, i < 3);
+    EXPECT_LE(counts[i].num_tried, i == 0 ? SIZE_MAX : counts[i - 1].num_right);
+    num_right += counts[i].num_right;
+  }
+  EXPECT_GT(num_right, 20U);
+  EXPECT_LE(num_right, engine->stats().num_accepted_tokens);  // but for the last step's
+  EXPECT_GE(num_right + 3, engine->stats().num_accepted_tokens);
+}
+
 TEST_F(EngineDraftTest, AConversationKeepsItsGuessesGood) {
   const auto engine = agreeing_.make_engine({.max_drafts = 2, .adapts_drafts = false, .num_kept_prefixes = 4});
   std::vector<TokenId> talk = agreeing_.prompt(90);

@@ -36,6 +36,14 @@ Metrics::Metrics()
       accepted_tokens_(counter(registry_, "qnext_accepted_tokens_total", "Of those, guesses that were right")),
       generated_tokens_(counter(registry_, "qnext_generated_tokens_total", "Tokens of answers")),
       cancelled_(counter(registry_, "qnext_cancelled_total", "Requests whose client left before the end")),
+      guesses_(prometheus::BuildCounter()
+                   .Name("qnext_guesses_total")
+                   .Help("Guesses, by depth, where those before them were right")
+                   .Register(registry_)),
+      right_guesses_(prometheus::BuildCounter()
+                         .Name("qnext_guesses_right_total")
+                         .Help("Of those, guesses that were right")
+                         .Register(registry_)),
       running_(gauge(registry_, "qnext_sequences_running", "Answers in the making")),
       waiting_(gauge(registry_, "qnext_sequences_waiting", "Answers that wait for their turn")),
       kept_prefixes_(gauge(registry_, "qnext_kept_prefixes", "Beginnings of prompts that need not run again")),
@@ -55,6 +63,16 @@ std::string Metrics::text(const EngineLoad& load) {
   waiting_.Set(static_cast<double>(load.num_requests - running));
   kept_prefixes_.Set(static_cast<double>(load.num_kept_prefixes));
   kv_pages_.Set(static_cast<double>(load.num_kv_pages_used));
+  for (std::size_t i = 0; i < load.stats.guesses_by_depth.size(); ++i) {
+    const GuessCount& count = load.stats.guesses_by_depth[i];
+    if (count.num_tried == 0) continue;
+    const auto raise = [&](prometheus::Family<prometheus::Counter>& family, std::uint64_t value) {
+      prometheus::Counter& counter = family.Add({{"depth", std::to_string(i + 1)}});
+      counter.Increment(static_cast<double>(value) - counter.Value());
+    };
+    raise(guesses_, count.num_tried);
+    raise(right_guesses_, count.num_right);
+  }
   return prometheus::TextSerializer().Serialize(registry_.Collect());
 }
 

@@ -40,6 +40,8 @@ class Metrics {
   prometheus::Counter& accepted_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& cancelled_;
+  prometheus::Family<prometheus::Counter>& guesses_;
+  prometheus::Family<prometheus::Counter>& right_guesses_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
   prometheus::Gauge& kept_prefixes_;

@@ -175,7 +175,7 @@ class Signals(Case):
 
     def test_bench_and_compare_end_at_once(self):
         for args in (["bench", GGUF, "--prompt", "2048", "--repeat", "1000"],
-                     ["compare", TINY, TINY, "--greedy", "3000"]):
+                     ["compare", TINY, TINY, "--greedy", "3000", "--isa", "ref"]):
             process = start(*args)
             time.sleep(2)
             out, err = self.interrupt(process)
