@@ -130,7 +130,7 @@ void add_bench_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App& command = *root.add_subcommand(
       "bench", "Measure prefill and decode, beside this machine's own limits measured in the same run.");
-  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
+  add_model_option(command, options->model, "A folder (config.json + safetensors) or a .gguf file");
   add_counts(command, "--prompt", options->speed.prompt_tokens, "Prompt lengths to prefill (default: 512; 0: none)");
   add_counts(command, "--depth", options->speed.depths, "Tokens already in the context (default: 0)");
   command.add_option("--gen", options->speed.gen_tokens, "Tokens to decode at each depth (default: 128; 0: none)")

@@ -235,7 +235,7 @@ Result<ExitCode> chat(const ChatOptions& options) {
 void add_chat_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<ChatOptions>();
   CLI::App& command = *root.add_subcommand("chat", "Talk with a model.");
-  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
+  add_model_option(command, options->model, "A folder (config.json + safetensors) or a .gguf file");
   command.add_option("--system", options->system, "A system message before the conversation")->type_name("TEXT");
   add_thinking_flag(command, options->thinking);
   command.add_option("--max-tokens", options->max_new_tokens, "Longest answer (default: up to the context's end)")

@@ -1,6 +1,7 @@
 #include "apps/command.h"
 
 #include "apps/console.h"
+#include "apps/hub_cache.h"
 #include "base/cpu.h"
 #include "base/env.h"
 
@@ -39,6 +40,18 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
                   "cache folder)")
       ->type_name("DIR")
       ->group("Machine");
+}
+
+CLI::Validator pulled_model() {
+  return {[](std::string& text) {
+            text = resolve_model(text);
+            return std::string();
+          },
+          ""};
+}
+
+void add_model_option(CLI::App& command, std::string& model, const std::string& what) {
+  command.add_option("MODEL", model, what + ", or OWNER/NAME that was pulled")->transform(pulled_model())->required();
 }
 
 void add_context_options(CLI::App& command, ContextOptions& options) {

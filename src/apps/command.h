@@ -47,6 +47,10 @@ struct MachineOptions {
 };
 void add_machine_options(CLI::App& command, MachineOptions& options);
 
+// Of an option that names a model: a Hub id that is in the Hub's cache (hub_cache.h) becomes its path.
+CLI::Validator pulled_model();
+void add_model_option(CLI::App& command, std::string& model, const std::string& what);  // the positional MODEL
+
 // --context, --kv-type and --draft, for every command that runs sequences.
 struct ContextOptions {
   std::size_t context_tokens = 0;  // 0: the command's own default
@@ -74,6 +78,7 @@ void add_compare_command(CLI::App& root, Action& action);
 void add_bench_command(CLI::App& root, Action& action);
 void add_serve_command(CLI::App& root, Action& action);
 void add_ask_command(CLI::App& root, Action& action);
+void add_pull_command(CLI::App& root, Action& action);
 void add_completions_command(CLI::App& root, Action& action);
 
 }  // namespace qnext

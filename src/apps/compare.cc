@@ -122,8 +122,9 @@ void add_compare_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<CompareOptions>();
   CLI::App& command =
       *root.add_subcommand("compare", "Compare a model's logits with a golden file's, or with another model's.");
-  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
-  command.add_option("REFERENCE", options->reference, "The model that is right; of the same vocabulary");
+  add_model_option(command, options->model, "A folder (config.json + safetensors) or a .gguf file");
+  command.add_option("REFERENCE", options->reference, "The model that is right; of the same vocabulary")
+      ->transform(pulled_model());
   command
       .add_option("--golden", options->golden, "Safetensors with input_ids and logits [T, V], in place of REFERENCE")
       ->type_name("FILE");

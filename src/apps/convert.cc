@@ -246,7 +246,9 @@ void add_convert_command(CLI::App& root, Action& action) {
       "convert", "Rewrite a checkpoint in another format or type: safetensors or GGUF, either way.");
   command
       .add_option("SRC", options->src,
-                  "A folder with config.json and safetensors, or a .gguf file (any part of a split one)")
+                  "A folder with config.json and safetensors, or a .gguf file (any part of a split one), or OWNER/NAME "
+                  "that was pulled")
+      ->transform(pulled_model())
       ->required();
   command.add_option("DST", options->dst, "NAME.gguf, or a folder for safetensors with config and tokenizer files")
       ->required();

@@ -135,6 +135,8 @@ Result<HttpReply> http_call(const HttpCall& call, const OnBody& on_body) {
   if (code == CURLE_ABORTED_BY_CALLBACK) {
     return error("{}: no answer in time: not a byte for {} s", call.url, call.longest_silence.count());
   }
+  if (code == CURLE_RANGE_ERROR) transfer.reply.status = 416;  // it would send the whole file again
+  if (code == CURLE_RANGE_ERROR) return std::move(transfer.reply);
   if (code != CURLE_OK) return error("{}", explain(code, detail, call));
   transfer.update_status();
   return std::move(transfer.reply);

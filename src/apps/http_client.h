@@ -35,8 +35,9 @@ struct HttpReply {
 // Gets the body of a 2xx answer as it comes; an error ends the transfer, and is http_call's.
 using OnBody = std::function<Status(std::string_view bytes)>;
 
-// Any answer is a reply, whatever its status. Errors: no such host, nobody listens, a certificate that does not hold,
-// silence, a transfer that broke off: each with the URL and what to do; "interrupted".
+// Any answer is a reply, whatever its status; 416 also stands for a server that sends no parts of files. Errors: no
+// such host, nobody listens, a certificate that does not hold, silence, a transfer that broke off: each with the URL
+// and what to do; "interrupted".
 Result<HttpReply> http_call(const HttpCall& call, const OnBody& on_body);
 
 // How long to wait before the next try of a call that came back with `reply` (429 or 5xx): what Retry-After says, or

@@ -47,9 +47,8 @@ void add_inspect_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App& command = *root.add_subcommand(
       "inspect", "Show what a model is: shape, tensor types, parameters, and the memory that it needs.");
-  command
-      .add_option("MODEL", options->model, "A folder (config.json + safetensors), a .gguf file, or a bare config.json")
-      ->required();
+  add_model_option(command, options->model,
+                   "A folder (config.json + safetensors), a .gguf file, or a bare config.json");
   command
       .add_option("--context", options->contexts, "Context lengths to print the memory for (default: 4K, 32K, 256K)")
       ->delimiter(',')

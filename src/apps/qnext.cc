@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
   add_chat_command(root, action);
   add_serve_command(root, action);
   add_ask_command(root, action);
+  add_pull_command(root, action);
   add_tokenize_command(root, action);
   add_inspect_command(root, action);
   add_convert_command(root, action);

@@ -101,7 +101,7 @@ Result<ExitCode> run(const RunOptions& options) {
 void add_run_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<RunOptions>();
   CLI::App& command = *root.add_subcommand("run", "Answer one prompt.");
-  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
+  add_model_option(command, options->model, "A folder (config.json + safetensors) or a .gguf file");
   CLI::Option* prompt = command.add_option("PROMPT", options->prompt, "The prompt; - reads it from stdin");
   command.add_option("--ids", options->ids, "The prompt as token ids, with --raw")
       ->delimiter(',')

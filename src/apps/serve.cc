@@ -9,6 +9,7 @@
 #include "apps/command.h"
 #include "apps/console.h"
 #include "apps/generation.h"
+#include "apps/hub_cache.h"
 #include "apps/load_model.h"
 #include "apps/model_files.h"
 #include "base/cpu.h"
@@ -36,9 +37,10 @@ struct ServeOptions {
   ContextOptions context;
 };
 
-// The file's or folder's name: what people call the model.
+// The file's, the folder's or the Hub repository's name: what people call the model.
 std::string default_name(const std::string& path) {
   const std::filesystem::path given(path);
+  if (const auto repo = repo_of_path(given)) return *repo;
   const std::filesystem::path last = given.has_filename() ? given.filename() : given.parent_path().filename();
   return last.extension() == ".gguf" ? last.stem().string() : last.string();
 }
@@ -235,7 +237,7 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
 void add_serve_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<ServeOptions>();
   CLI::App& command = *root.add_subcommand("serve", "Serve the model to OpenAI's clients over HTTP.");
-  command.add_option("MODEL", options->model, "A folder (config.json + safetensors) or a .gguf file")->required();
+  add_model_option(command, options->model, "A folder (config.json + safetensors) or a .gguf file");
   add_server_options(command, *options);
   add_context_options(command, options->context);
   add_machine_options(command, options->machine);

@@ -71,7 +71,7 @@ Result<ExitCode> tokenize(const TokenizeOptions& options) {
 void add_tokenize_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<TokenizeOptions>();
   CLI::App& command = *root.add_subcommand("tokenize", "Show the tokens of a text, or the text of tokens.");
-  command.add_option("MODEL", options->model, "A folder with a tokenizer.json, or a .gguf file")->required();
+  add_model_option(command, options->model, "A folder with a tokenizer.json, or a .gguf file");
   CLI::Option* text = command.add_option("TEXT", options->text, "The text; - reads it from stdin");
   command.add_option("--decode", options->decode, "Token ids to turn into text")
       ->delimiter(',')
