@@ -70,7 +70,8 @@ struct Event {
 // Request::num_lasting_tokens of a prompt whose messages end in one of these tokens: up to the last of them, or all.
 std::size_t count_lasting_tokens(std::span<const TokenId> prompt, std::span<const TokenId> end_ids);
 
-// Rules that need no engine: a prompt, ids below vocabulary_tokens, sampling parameters in range. Errors name the field, what was found and what is allowed.
+// Rules that need no engine: a prompt, ids below vocabulary_tokens, sampling parameters in range. Errors name the
+// field, what was found and what is allowed.
 Status check_request(const Request& request, std::size_t vocabulary_tokens);
 
 }  // namespace qnext

@@ -31,6 +31,7 @@ class Hub:
         self.sent_bytes = 0
         self.requests = []
         self.pause_s = 0
+        self.large_files_at = None  # another server's address
         hub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -80,6 +81,8 @@ class Hub:
         name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
         if name not in self.files:
             return self.reply(handler, 404, b"nothing here", X_Error_Message="Repository not found")
+        if self.large_files_at and self.files[name][1]:
+            return self.reply(handler, 302, b"", Location=self.large_files_at + handler.path)
         data = self.files[name][0]
         first = 0
         if handler.headers.get("Range") and self.ranges:
@@ -175,6 +178,14 @@ class Pull(Case):
             self.pull(hub, code=1, says="may not read it", env={"HF_TOKEN": "wrong"})
             (self.folder / "token").write_text("s3cret\n")
             self.pull(hub)
+
+    def test_large_files_lie_elsewhere_and_the_token_stays(self):
+        files = {"a": (b"1", False), "m.safetensors": (os.urandom(1 << 18), True)}
+        with Hub(files, token="s3cret") as hub, Hub(files) as elsewhere:
+            hub.large_files_at = elsewhere.url
+            self.pull(hub, env={"HF_TOKEN": "s3cret"})
+            self.expect_whole(files)
+            self.assertEqual([token for _, token, _ in elsewhere.requests], [None])
 
     def test_what_broke_off_goes_on(self):
         data = os.urandom(1 << 20)
