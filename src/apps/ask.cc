@@ -48,7 +48,7 @@ std::string error_text(const std::string& body) {
 }
 
 std::string explain(const HttpReply& reply, const Server& server, const AskOptions& options) {
-  const std::string said =
+  std::string said =
       fmt::format("{}: the server says {}: {}", server.base_url, reply.status, error_text(reply.error_body));
   switch (reply.status) {
     case 401:
@@ -206,7 +206,7 @@ Result<ExitCode> ask(AskOptions options) {
                       .json = request_body(options, prompt),
                       .follows_redirects = false,  // a POST would become a GET
                       .longest_silence = server.timeout};
-  ThinkingStyle style(stdout_takes_colour(), /*opens_thinking=*/false);
+  ThinkingStyle style(stdout_takes_colour(), /*starts_inside=*/false);
   AnswerReader answer(style);
   for (std::size_t num_tries = 0;; ++num_tries) {
     QN_TRY(const HttpReply reply, http_call(call, [&](std::string_view bytes) { return answer.feed(bytes); }));
