@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <memory>
 
 #include "apps/console.h"
@@ -76,6 +77,10 @@ std::string explain(CURLcode code, const char* detail, const HttpCall& call) {
       return fmt::format("{}: {}; does a server run there?", call.url, what);
     case CURLE_OPERATION_TIMEDOUT:
       return fmt::format("{}: no connection in time ({})", call.url, what);
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return fmt::format("{}: {}; SSL_CERT_FILE may name a file with the certificate to trust", call.url, what);
+    case CURLE_SSL_CACERT_BADFILE:
+      return fmt::format("SSL_CERT_FILE={}: {}", std::getenv("SSL_CERT_FILE"), what);
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
       return fmt::format("{}: expected an address that begins with http:// or https://", call.url);
@@ -108,6 +113,8 @@ Result<HttpReply> http_call(const HttpCall& call, const OnBody& on_body) {
   set(CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   set(CURLOPT_USERAGENT, agent.c_str());
   set(CURLOPT_ERRORBUFFER, detail);
+  // What Python's and OpenSSL's clients read, too: a server with a certificate of one's own.
+  if (const char* file = std::getenv("SSL_CERT_FILE")) set(CURLOPT_CAINFO, file);
   set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
   set(CURLOPT_FOLLOWLOCATION, call.follows_redirects ? 1L : 0L);

@@ -28,6 +28,7 @@ struct ServeOptions {
   std::string name;
   std::vector<std::string> aliases;
   std::string api_key, api_key_file;
+  std::string tls_certificate, tls_key;
   std::size_t num_parallel = 4;
   std::size_t max_waiting = 256;
   std::optional<std::size_t> prefix_bytes;
@@ -146,6 +147,9 @@ Status check_prefix_file(const ServeOptions& options) {
 Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(check_prefix_file(options));
   QN_TRY(options.server.api_keys, read_keys(options));
+  if (!options.tls_certificate.empty()) {
+    QN_TRY(options.server.tls, load_tls(options.tls_certificate, options.tls_key));
+  }
   options.server.max_requests = options.num_parallel + options.max_waiting;
   QN_TRY(const TextFiles files, load_text_files(options.model));
   QN_RETURN_IF_ERROR(require_tokenizer(files, options.model));
@@ -169,8 +173,8 @@ Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(server.open());
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
   const bool is_v6 = options.server.host.find(':') != std::string::npos;
-  const std::string address =
-      fmt::format("http://{}:{}/", is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port());
+  const std::string address = fmt::format("{}://{}:{}/", options.server.tls ? "https" : "http",
+                                          is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port());
   QN_RETURN_IF_ERROR(write_stdout(address + "v1\n"));
   write_stderr(fmt::format("chat page: {}\n", address));
   write_stderr(fmt::format(
@@ -204,6 +208,11 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--api-key", options.api_key, "Ask clients for this key")->type_name("KEY");
   command.add_option("--api-key-file", options.api_key_file, "Ask clients for one of this file's keys, one a line")
       ->type_name("FILE");
+  CLI::Option* certificate = command.add_option("--tls-cert", options.tls_certificate,
+                                                "Speak HTTPS with this certificate (PEM, its chain after it)");
+  CLI::Option* key = command.add_option("--tls-key", options.tls_key, "The certificate's private key (PEM)");
+  certificate->type_name("FILE")->needs(key);
+  key->type_name("FILE")->needs(certificate);
   command
       .add_option("--cors", options.server.cors_origin,
                   "Let pages of this origin ask, such as http://localhost:3000; *: all")

@@ -7,6 +7,8 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 
+#include <poll.h>
+
 #include <memory>
 
 namespace qnext {
@@ -19,6 +21,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
+constexpr std::chrono::milliseconds kLookForEnd{100};
 
 ApiError read_error(error_code problem, const HttpLimits& limits) {
   if (problem == http::error::body_limit) {
@@ -28,6 +31,16 @@ ApiError read_error(error_code problem, const HttpLimits& limits) {
     return {.status = 431, .message = fmt::format("The header is larger than {} bytes.", limits.header_bytes)};
   }
   return {.status = 400, .message = fmt::format("This is not HTTP: {}.", problem.message())};
+}
+
+ApiError no_tls() {
+  return {.status = 400, .message = "This port speaks HTTPS: the address must begin with https://."};
+}
+
+// Whether the other side will send no more, even where bytes of it wait to be read.
+bool has_closed(tcp::socket& socket) {
+  pollfd entry{.fd = socket.native_handle(), .events = POLLRDHUP, .revents = 0};
+  return ::poll(&entry, 1, 0) > 0;
 }
 
 }  // namespace
@@ -54,8 +67,8 @@ asio::awaitable<void> HttpExchange::send(unsigned status, std::string type, std:
   add_headers(response);
   response.prepare_payload();
   if (request_.method() == http::verb::head) response.body().clear();
-  stream_.expires_after(limits_.to_write);
-  const auto [problem, count] = co_await http::async_write(stream_, response, kNoThrow);
+  connection_.tcp().expires_after(limits_.to_write);
+  const auto [problem, count] = co_await http::async_write(connection_, response, kNoThrow);
   if (problem) keeps_alive_ = false;
 }
 
@@ -73,37 +86,36 @@ asio::awaitable<void> HttpExchange::begin_stream() {
   add_headers(response);
   response.chunked(true);
   http::response_serializer<http::empty_body> serializer(response);
-  stream_.expires_after(limits_.to_write);
-  co_await http::async_write_header(stream_, serializer, asio::use_awaitable);
+  connection_.tcp().expires_after(limits_.to_write);
+  co_await http::async_write_header(connection_, serializer, asio::use_awaitable);
 }
 
 asio::awaitable<void> HttpExchange::send_event(std::string text) {
-  stream_.expires_after(limits_.to_write);
-  co_await asio::async_write(stream_, http::make_chunk(asio::buffer(text)), asio::use_awaitable);
+  connection_.tcp().expires_after(limits_.to_write);
+  co_await asio::async_write(connection_, http::make_chunk(asio::buffer(text)), asio::use_awaitable);
 }
 
 asio::awaitable<void> HttpExchange::end_stream() {
-  stream_.expires_after(limits_.to_write);
-  co_await asio::async_write(stream_, http::make_chunk_last(), asio::use_awaitable);
+  connection_.tcp().expires_after(limits_.to_write);
+  co_await asio::async_write(connection_, http::make_chunk_last(), asio::use_awaitable);
 }
 
 asio::awaitable<void> HttpExchange::client_left() {
-  tcp::socket& socket = stream_.socket();
+  tcp::socket& socket = connection_.tcp().socket();
   const auto [problem] = co_await socket.async_wait(tcp::socket::wait_read, kNoThrow);
-  if (problem) co_return;
-  char byte;
-  error_code peek_problem;
-  const std::size_t count = socket.receive(asio::buffer(&byte, 1), tcp::socket::message_peek, peek_problem);
-  if (count == 0 || peek_problem) co_return;
-  // The next request is there already: whether the client stays shows when that is read.
-  asio::steady_timer never(co_await asio::this_coro::executor, asio::steady_timer::time_point::max());
-  co_await never.async_wait(kNoThrow);
+  // What is there to read may be the next request, or TLS's goodbye before the end.
+  asio::steady_timer pause(co_await asio::this_coro::executor);
+  while (!problem && !has_closed(socket)) {
+    pause.expires_after(kLookForEnd);
+    const auto [stopped] = co_await pause.async_wait(kNoThrow);
+    if (stopped) co_return;
+  }
 }
 
 // ---- Connections ----
 
-HttpServer::HttpServer(asio::io_context& io, HttpLimits limits, HttpHandler handler)
-    : io_(io), limits_(limits), handler_(std::move(handler)), acceptor_(io) {}
+HttpServer::HttpServer(asio::io_context& io, HttpLimits limits, std::shared_ptr<TlsContext> tls, HttpHandler handler)
+    : io_(io), limits_(limits), tls_(std::move(tls)), handler_(std::move(handler)), acceptor_(io) {}
 
 Status HttpServer::listen(const std::string& host, std::uint16_t port) {
   error_code problem;
@@ -145,39 +157,53 @@ asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
   ++num_connections_;
   const auto leave = [](HttpServer* server) { --server->num_connections_; };
   const std::unique_ptr<HttpServer, decltype(leave)> here(this, leave);
-  beast::tcp_stream stream(std::move(socket));
   try {
-    stream.socket().set_option(tcp::no_delay(true));
+    socket.set_option(tcp::no_delay(true));
+    Connection connection(std::move(socket), tls_.get());
     beast::flat_buffer buffer;
-    while (!draining_ && co_await serve_one(stream, buffer)) {
+    if (!co_await greet(connection)) co_return;
+    while (!draining_ && co_await serve_one(connection, buffer)) {
     }
-    error_code ignored;
-    stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    co_await connection.end();
   } catch (const boost::system::system_error&) {
     // The client has gone, or took too long.
   }
 }
 
-asio::awaitable<bool> HttpServer::serve_one(beast::tcp_stream& stream, beast::flat_buffer& buffer) {
+// False: the connection is of no use.
+asio::awaitable<bool> HttpServer::greet(Connection& connection) {
+  connection.tcp().expires_after(limits_.to_read);
+  const Connection::Begun begun = co_await connection.begin();
+  if (begun != Connection::Begun::kNotTls) co_return begun == Connection::Begun::kReady;
+  http::response<http::string_body> response(http::status::bad_request, 11);
+  response.set(http::field::content_type, "application/json");
+  response.body() = json_text(error_json(no_tls()));
+  response.keep_alive(false);
+  response.prepare_payload();
+  co_await http::async_write(connection.tcp(), response, kNoThrow);
+  co_return false;
+}
+
+asio::awaitable<bool> HttpServer::serve_one(Connection& connection, beast::flat_buffer& buffer) {
   http::request_parser<http::string_body> parser;
   parser.header_limit(static_cast<std::uint32_t>(limits_.header_bytes));
   parser.body_limit(limits_.body_bytes);
   if (buffer.size() == 0) {  // wait for the first byte, then for the rest
-    stream.expires_after(limits_.idle);
-    const auto [problem, count] = co_await stream.async_read_some(buffer.prepare(4096), kNoThrow);
+    connection.tcp().expires_after(limits_.idle);
+    const auto [problem, count] = co_await connection.async_read_some(buffer.prepare(4096), kNoThrow);
     if (problem) co_return false;
     buffer.commit(count);
   }
-  stream.expires_after(limits_.to_read);
-  auto [problem, count] = co_await http::async_read_header(stream, buffer, parser, kNoThrow);
+  connection.tcp().expires_after(limits_.to_read);
+  auto [problem, count] = co_await http::async_read_header(connection, buffer, parser, kNoThrow);
   if (!problem && parser.get()[http::field::expect] == "100-continue") {
     http::response<http::empty_body> go_on(http::status::continue_, parser.get().version());
-    co_await http::async_write(stream, go_on, asio::use_awaitable);
+    co_await http::async_write(connection, go_on, asio::use_awaitable);
   }
-  if (!problem) std::tie(problem, count) = co_await http::async_read(stream, buffer, parser, kNoThrow);
+  if (!problem) std::tie(problem, count) = co_await http::async_read(connection, buffer, parser, kNoThrow);
   if (problem == http::error::end_of_stream || problem == beast::error::timeout) co_return false;
   const HttpRequest request = problem ? HttpRequest(http::verb::unknown, "/", 11) : parser.release();
-  HttpExchange exchange(stream, request, limits_);
+  HttpExchange exchange(connection, request, limits_);
   if (problem) {
     co_await exchange.send_error(read_error(problem, limits_));
     co_return false;

@@ -6,7 +6,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 
 #include <chrono>
@@ -15,6 +14,7 @@
 
 #include "base/result.h"
 #include "server/api_error.h"
+#include "server/tls.h"
 
 namespace qnext {
 
@@ -32,8 +32,8 @@ using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>
 // The answer to one request; exactly one of send, send_error and begin_stream is called.
 class HttpExchange {
  public:
-  HttpExchange(boost::beast::tcp_stream& stream, const HttpRequest& request, const HttpLimits& limits)
-      : stream_(stream), request_(request), limits_(limits) {}
+  HttpExchange(Connection& connection, const HttpRequest& request, const HttpLimits& limits)
+      : connection_(connection), request_(request), limits_(limits) {}
 
   const HttpRequest& request() const { return request_; }
   std::string path() const;  // without ?query
@@ -61,7 +61,7 @@ class HttpExchange {
   template <class Response>
   void add_headers(Response& response) const;
 
-  boost::beast::tcp_stream& stream_;
+  Connection& connection_;
   const HttpRequest& request_;
   const HttpLimits& limits_;
   std::vector<std::pair<std::string, std::string>> headers_;
@@ -73,8 +73,8 @@ using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange& exc
 
 class HttpServer {
  public:
-  // `handler` and `io` must outlive this.
-  HttpServer(boost::asio::io_context& io, HttpLimits limits, HttpHandler handler);
+  // `handler` and `io` must outlive this. Without `tls`, connections are not encrypted.
+  HttpServer(boost::asio::io_context& io, HttpLimits limits, std::shared_ptr<TlsContext> tls, HttpHandler handler);
 
   // Begins to accept. Errors: an address that is none, a port that is taken; says which.
   Status listen(const std::string& host, std::uint16_t port);
@@ -87,10 +87,12 @@ class HttpServer {
  private:
   boost::asio::awaitable<void> accept();
   boost::asio::awaitable<void> serve(boost::asio::ip::tcp::socket socket);
-  boost::asio::awaitable<bool> serve_one(boost::beast::tcp_stream& stream, boost::beast::flat_buffer& buffer);
+  boost::asio::awaitable<bool> greet(Connection& connection);
+  boost::asio::awaitable<bool> serve_one(Connection& connection, boost::beast::flat_buffer& buffer);
 
   boost::asio::io_context& io_;
   HttpLimits limits_;
+  std::shared_ptr<TlsContext> tls_;
   HttpHandler handler_;
   boost::asio::ip::tcp::acceptor acceptor_;
   std::uint16_t port_ = 0;

@@ -92,7 +92,7 @@ Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
       config_(std::move(config)),
       log_(std::move(log)),
       engine_(engine, config_.max_requests),
-      http_(io_, config_.limits, [this](HttpExchange& exchange) { return handle(exchange); }),
+      http_(io_, config_.limits, config_.tls, [this](HttpExchange& exchange) { return handle(exchange); }),
       prepare_thread_([this] { prepare_io_.run(); }) {}
 
 Server::~Server() {

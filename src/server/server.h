@@ -23,6 +23,7 @@ struct ServerConfig {
   std::string cors_origin = {};            // "": no other origin's pages may ask
   std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
+  std::shared_ptr<TlsContext> tls = {};  // null: not encrypted
   std::chrono::seconds ping{15};   // a comment in a silent stream
   std::chrono::seconds drain{30};  // for running answers, once the server is to stop; then they are cut off
 };

@@ -21,8 +21,10 @@ class Server:
         self.process = start("serve", model, "--port", 0, *args, stderr=self.log)
         self.url = self.process.stdout.readline().decode().strip()
         if not self.url:
-            raise AssertionError(self.wait()[1])
-        self.port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/v1", self.url)[1])
+            said = self.wait()[1]
+            self.log.close()
+            raise AssertionError(said)
+        self.port = int(re.fullmatch(r"https?://127\.0\.0\.1:(\d+)/v1", self.url)[1])
 
     def __enter__(self):
         return self
