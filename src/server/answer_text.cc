@@ -1,7 +1,5 @@
 #include "server/answer_text.h"
 
-#include <iterator>
-
 #include "base/partial_match.h"
 
 namespace qnext {
@@ -14,7 +12,7 @@ constexpr std::string_view kOpen = "<think>", kClose = "</think>";
 void TextDelta::append(TextDelta more) {
   reasoning += more.reasoning;
   content += more.content;
-  calls.insert(calls.end(), std::make_move_iterator(more.calls.begin()), std::make_move_iterator(more.calls.end()));
+  append_calls(calls, std::move(more.calls));
 }
 
 TextDelta ReasoningSplitter::feed(std::string_view piece) {
@@ -64,9 +62,8 @@ AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop
     : detokenizer_(tokenizer, /*skip_special=*/true),
       stop_(std::move(stops)),
       splits_(parts != AnswerParts::kContentOnly),
-      splitter_(parts == AnswerParts::kStartsInReasoning),
-      one_call_(tool_use.one_call) {
-  if (tool_use.tools != nullptr) calls_.emplace(tool_use.tools);
+      splitter_(parts == AnswerParts::kStartsInReasoning) {
+  if (tool_use.tools != nullptr) calls_.emplace(tool_use.tools, tool_use.one_call);
 }
 
 TextDelta AnswerText::split(std::string text) {
@@ -76,13 +73,10 @@ TextDelta AnswerText::split(std::string text) {
 
 TextDelta AnswerText::take_calls(TextDelta delta, bool is_last) {
   if (!calls_) return delta;
-  if (one_call_ && has_calls_) return {.reasoning = std::move(delta.reasoning)};
   ToolCallParser::Delta parsed = calls_->feed(std::exchange(delta.content, ""));
   if (is_last) parsed.content += calls_->finish().content;
   delta.content = std::move(parsed.content);
-  if (one_call_ && parsed.calls.size() > 1) parsed.calls.resize(1);
   delta.calls = std::move(parsed.calls);
-  has_calls_ = has_calls_ || !delta.calls.empty();
   return delta;
 }
 

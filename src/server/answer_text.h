@@ -55,8 +55,8 @@ class AnswerText {
   TextDelta finish();
 
   // A stop string came, or the only call: what follows is swallowed.
-  bool stopped() const { return stop_.stopped() || (one_call_ && has_calls_); }
-  bool has_calls() const { return has_calls_; }
+  bool stopped() const { return stop_.stopped() || (calls_ && calls_->is_done()); }
+  bool has_calls() const { return calls_ && calls_->has_calls(); }
 
  private:
   TextDelta split(std::string text);
@@ -67,8 +67,6 @@ class AnswerText {
   bool splits_;
   ReasoningSplitter splitter_;
   std::optional<ToolCallParser> calls_;
-  bool one_call_;
-  bool has_calls_ = false;
 };
 
 // Whether a rendered prompt leaves a thinking block open, as the templates of thinking-only models do.

@@ -75,10 +75,15 @@ Json AnswerWriter::logprobs_json(std::size_t index, const std::vector<AnswerToke
   return {{"tokens", texts}, {"token_logprobs", logprobs}, {"top_logprobs", tops}, {"text_offset", offsets}};
 }
 
-// Calls have ids that are unique to the request. A delta says which call it belongs to.
+// Calls have ids that are unique to the request. A delta says which call it belongs to; what goes on with one has no
+// more than that and more arguments.
 Json AnswerWriter::calls_json(std::size_t index, const std::vector<ToolCall>& calls, bool is_delta) {
   Json out = Json::array();
   for (const ToolCall& call : calls) {
+    if (call.name.empty()) {
+      out.push_back({{"index", num_calls_[index] - 1}, {"function", {{"arguments", call.arguments}}}});
+      continue;
+    }
     const std::size_t number = num_calls_[index]++;
     Json entry = {{"id", fmt::format("call_{}_{}_{}", id_, index, number)},
                   {"type", "function"},

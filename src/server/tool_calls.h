@@ -18,17 +18,25 @@ struct Tool {
   Json parameters;  // the schema of its arguments: an object
 };
 
+// A call, or what has come of one since: without a name, `arguments` go on where the last piece ended.
 struct ToolCall {
   std::string name;
-  std::string arguments;  // JSON: an object
+  std::string arguments;  // JSON: an object, as the model wrote it
   bool operator==(const ToolCall&) const = default;
 };
 
-// Parts calls from the text around them, in text that arrives in pieces. A call comes when it is whole; what only looks
-// like one (no JSON, no such tool, cut off) is text, byte by byte. Blanks beside a call belong to neither.
+// Adds what `more` brings, which may begin with the rest of the last call.
+void append_calls(std::vector<ToolCall>& calls, std::vector<ToolCall> more);
+
+// Parts calls from the text around them, in text that arrives in pieces. A call is one as soon as its name, of a tool
+// that was offered, and the beginning of its arguments are there; the arguments then come as they are written, and stay
+// unfinished when they are cut off. What only looks like a call (no JSON, no such tool) is text, byte by byte. Blanks
+// beside a call belong to neither.
 class ToolCallParser {
  public:
-  explicit ToolCallParser(std::shared_ptr<const std::vector<Tool>> tools) : tools_(std::move(tools)) {}
+  // With `one_call`, nothing comes after the first.
+  explicit ToolCallParser(std::shared_ptr<const std::vector<Tool>> tools, bool one_call = false)
+      : tools_(std::move(tools)), one_call_(one_call) {}
 
   struct Delta {
     std::string content;
@@ -37,15 +45,38 @@ class ToolCallParser {
   Delta feed(std::string_view piece);
   Delta finish();
 
+  bool has_calls() const { return has_calls_; }
+  bool is_done() const { return state_ == State::kDone; }
+
  private:
-  bool take_call(Delta& out);
-  std::optional<ToolCall> parse_call(std::string_view body) const;
-  std::optional<ToolCall> parse_xml(std::string_view body) const;
+  // kArguments: of JSON. kParameters: between <parameter>s; kText, kValue: inside of one, a string's or another's.
+  enum class State { kContent, kArguments, kParameters, kText, kValue, kClosing, kDone };
+
+  bool step(Delta& out);
+  bool take_content(Delta& out);
+  bool begin_call(Delta& out);
+  bool take_whole_call(Delta& out);
+  bool take_arguments(Delta& out);
+  bool take_parameters(Delta& out);
+  bool take_text(Delta& out);
+  bool take_value(Delta& out);
+  bool take_end();
+  void start(Delta& out, const Tool& tool, std::size_t num_bytes, std::string arguments, State state);
   const Tool* find(std::string_view name) const;
+  Json parameter_schema(const std::string& name) const;
 
   std::shared_ptr<const std::vector<Tool>> tools_;
-  std::string held_;         // not sent yet: may be, or belong to, a call
+  bool one_call_;
+  State state_ = State::kContent;
+  std::string held_;         // not taken yet: may be, or belong to, a call
   bool after_call_ = false;  // blanks are dropped
+  bool has_calls_ = false;
+  const Tool* tool_ = nullptr;   // of the call that is being read
+  std::size_t depth_ = 0;        // kArguments: open brackets
+  bool in_string_ = false;       // kArguments
+  bool in_escape_ = false;       // kArguments
+  bool has_parameters_ = false;  // kParameters: one was written
+  bool at_text_begin_ = false;   // kText
 };
 
 // Lark: one call of one of these tools, or, with `many`, some.
