@@ -236,6 +236,12 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
           "Seconds that running answers get to end when the server is to stop (default: 30)")
       ->check(CLI::Range(0, 86400))
       ->type_name("S");
+  command
+      .add_option_function<unsigned>(
+          "--deadline", [&options](unsigned seconds) { options.server.deadline = std::chrono::seconds(seconds); },
+          "Seconds that an answer may take, its wait included; then it ends with what there is (default: no limit)")
+      ->check(CLI::Range(1, 86400))
+      ->type_name("S");
   command.add_option("--queue", options.max_waiting, "Answers that may wait; more are refused with 429 (default: 256)")
       ->check(CLI::Range(0, 1 << 20))
       ->type_name("N");

@@ -3,29 +3,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <limits>
-#include <string_view>
 
 #include "base/cpu.h"
 
 namespace qnext {
 namespace {
 
-// Beyond every use; they keep products of sizes far from overflow.
-constexpr std::size_t kMaxContextTokens = std::size_t{1} << 27;
-constexpr std::size_t kMaxSequences = std::size_t{1} << 16;
-constexpr std::size_t kMaxPageTokens = std::size_t{1} << 16;
-constexpr std::size_t kMaxPrefillChunkTokens = std::size_t{1} << 16;
-constexpr std::size_t kMaxKeptPrefixes = std::size_t{1} << 12;
-
 // On its way through a prompt a sequence's state is kept every so many tokens, for prompts that part from it midway.
 constexpr std::size_t kCheckpointTokens = 512;
 static_assert(kCheckpointTokens % kDeltaChunk == 0, "cuts must not show in the results");
-
-// State slots: each sequence's own, those of its window of guesses, and those of kept prefixes.
-std::size_t num_slots_of(const EngineConfig& config) {
-  return config.num_sequences * (1 + config.max_drafts) + config.num_kept_prefixes;
-}
 
 double gib(std::size_t num_bytes) {
   return static_cast<double>(num_bytes) / (1024.0 * 1024.0 * 1024.0);
@@ -35,51 +21,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-Status check_range(std::string_view field, std::size_t value, Range allowed) {
-  if (value >= allowed.begin && value < allowed.end) return success();
-  return error("{}: found {}, expected {} to {}", field, value, allowed.begin, allowed.end - 1);
-}
-
-std::size_t pages_a_sequence(const EngineConfig& config) {
-  return ceil_div(config.context_tokens, config.page_tokens);
-}
-
-std::size_t num_pages_of(const EngineConfig& config) {
-  return config.num_pages.value_or(config.num_sequences * pages_a_sequence(config));
-}
-
-Status check_engine_config(const ModelConfig& model, const EngineConfig& config) {
-  QN_RETURN_IF_ERROR(check_range("context_tokens", config.context_tokens, {2, kMaxContextTokens + 1}));
-  QN_RETURN_IF_ERROR(check_range("num_sequences", config.num_sequences, {1, kMaxSequences + 1}));
-  QN_RETURN_IF_ERROR(check_range("page_tokens", config.page_tokens, {1, kMaxPageTokens + 1}));
-  QN_RETURN_IF_ERROR(check_range("prefill_chunk_tokens", config.prefill_chunk_tokens, {1, kMaxPrefillChunkTokens + 1}));
-  QN_RETURN_IF_ERROR(check_range("max_drafts", config.max_drafts, {0, kMaxDrafts + 1}));
-  if (config.max_drafts > 0 && !model.has_mtp) {
-    return error("max_drafts: found {}, but the model has no MTP block to draft with", config.max_drafts);
-  }
-  QN_RETURN_IF_ERROR(check_range("num_kept_prefixes", config.num_kept_prefixes, {0, kMaxKeptPrefixes + 1}));
-  // Every request waits for the step that admits it.
-  if (config.max_waiting == 0) return error("max_waiting: found 0, expected at least 1");
-  if (config.context_tokens > model.max_context_tokens) {
-    return error("context_tokens: found {}, but the model was made for {} tokens; ask for at most that",
-                 config.context_tokens, model.max_context_tokens);
-  }
-  if (config.kv_type != DType::kF32 && config.kv_type != DType::kBF16) {
-    return error("kv_type: found {}, expected f32 or bf16", dtype_info(config.kv_type).name);
-  }
-  // A sequence that runs alone can then always fill its context.
-  return check_range("num_pages", num_pages_of(config),
-                     {pages_a_sequence(config), std::size_t{std::numeric_limits<std::uint32_t>::max()} + 1});
-}
-
 }  // namespace
-
-std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config) {
-  const KvStore kv = KvStore::shape_for(model, config.kv_type, config.page_tokens);
-  const double num_bytes = static_cast<double>(num_pages_of(config)) * static_cast<double>(kv.page_bytes()) +
-                           static_cast<double>(num_slots_of(config)) * static_cast<double>(model.state_bytes());
-  return num_bytes < 0x1p62 ? static_cast<std::size_t>(num_bytes) : SIZE_MAX;
-}
 
 Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& ops, const EngineConfig& config) {
   QN_RETURN_IF_ERROR(check_engine_config(model.config(), config));
@@ -93,8 +35,8 @@ Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& 
         gib(available_bytes), config.kv_type == DType::kF32 ? ", or for keys and values in bf16" : "");
   }
   QN_TRY(KvCache kv,
-         KvCache::make(KvStore::shape_for(model.config(), config.kv_type, config.page_tokens), num_pages_of(config)));
-  QN_TRY(StateCache states, StateCache::make(StateStore::shape_for(model.config()), num_slots_of(config)));
+         KvCache::make(KvStore::shape_for(model.config(), config.kv_type, config.page_tokens), num_kv_pages(config)));
+  QN_TRY(StateCache states, StateCache::make(StateStore::shape_for(model.config()), num_state_slots(config)));
   return std::unique_ptr<Engine>(new Engine(model, ops, config, std::move(kv), std::move(states)));
 }
 
@@ -144,7 +86,7 @@ void Engine::cancel(RequestId request_id) {
 
 const std::vector<Event>& Engine::step() {
   events_.clear();
-  end_cancelled();
+  end_unwanted();
   choose_entrants();
   free_pages();
   const StepPlan plan = make_plan();
@@ -162,14 +104,21 @@ const std::vector<Event>& Engine::step() {
   return events_;
 }
 
-void Engine::end_cancelled() {
+void Engine::end_unwanted() {
+  const auto now = std::chrono::steady_clock::now();
+  const auto reason = [&](const Sequence& sequence) -> std::optional<FinishReason> {
+    if (sequence.cancelled) return FinishReason::kCancelled;
+    if (sequence.request.deadline && *sequence.request.deadline <= now) return FinishReason::kDeadline;
+    return std::nullopt;
+  };
   for (const auto& sequence : running_) {
-    if (sequence->cancelled) end_sequence(*sequence, {.reason = FinishReason::kCancelled});
+    if (const auto why = reason(*sequence)) end_sequence(*sequence, {.reason = *why});
   }
   drop_finished();
   std::erase_if(waiting_, [&](const std::unique_ptr<Sequence>& sequence) {
-    if (sequence->cancelled) emit_finish(*sequence, {.reason = FinishReason::kCancelled});
-    return sequence->cancelled;
+    const auto why = reason(*sequence);
+    if (why) emit_finish(*sequence, {.reason = *why});
+    return why.has_value();
   });
 }
 

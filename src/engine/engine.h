@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "engine/draft_depth.h"
 #include "engine/drafter.h"
+#include "engine/engine_config.h"
 #include "engine/kv_cache.h"
 #include "engine/prefix_cache.h"
 #include "engine/prefix_file.h"
@@ -26,26 +27,6 @@
 #include "model/model.h"
 
 namespace qnext {
-
-struct EngineConfig {
-  std::size_t context_tokens = 0;  // prompt and answer of one sequence, at most; the model's own limit holds too
-  std::size_t num_sequences = 1;   // that run at once; more wait
-  std::size_t max_waiting = 256;   // requests that wait; more are refused
-  DType kv_type = DType::kF32;     // kF32: exact; kBF16: half the memory
-  std::size_t page_tokens = 64;
-  std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
-  std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together
-  std::size_t max_drafts = 0;                 // tokens guessed ahead for each sequence, at most; 0: none
-  bool adapts_drafts = true;                  // fewer, or none, where that is faster; false: always max_drafts
-  std::size_t num_kept_prefixes = 0;          // beginnings of ended and running sequences, each with a state slot
-};
-
-// Bytes of K/V pages and state slots that an engine of this config reserves (touched only as they fill). SIZE_MAX when
-// no machine has as much.
-std::size_t engine_memory_bytes(const ModelConfig& model, const EngineConfig& config);
-
-// Tokens guessed ahead for one sequence, at most.
-inline constexpr std::size_t kMaxDrafts = 8;
 
 // Guesses of one depth: the first after a token that was drawn, the second, and so on.
 struct GuessCount {
@@ -139,7 +120,7 @@ class Engine {
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
   std::uint64_t prefix_tag() const;
-  void end_cancelled();
+  void end_unwanted();
   std::size_t num_matching(const Sequence& sequence) const;
   std::size_t last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const;
   bool is_worth_waiting_for(const Sequence& other, std::size_t num_cached_of_other, const Sequence& sequence) const;

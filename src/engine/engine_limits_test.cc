@@ -1,6 +1,9 @@
 // Full pools, full queues, requests that leave, and settings that cannot be.
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "engine/engine.h"
 #include "engine/engine_test_support.h"
 
@@ -36,6 +39,34 @@ TEST(EngineLimits, ACancelledRequestLeavesAtOnceAndDisturbsNobody) {
   expect_same(answers[stays.value], run_alone(tiny(), kept));
   engine->cancel(stays);  // too late: no error, no event
   EXPECT_TRUE(engine->step().empty());
+}
+
+TEST(EngineLimits, ADeadlineEndsAnAnswerWithWhatThereIs) {
+  const auto engine = tiny().make_engine({.num_sequences = 2});
+  const auto soon = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  Request running = greedy_request(tiny().prompt(10, 1), 900);
+  running.deadline = soon;
+  Request waiting = greedy_request(tiny().prompt(10, 2), 20);
+  waiting.deadline = soon;
+  Request late = greedy_request(tiny().prompt(10, 3), 20);
+  late.deadline = std::chrono::steady_clock::now();
+  const Request other = greedy_request(tiny().prompt(100, 4), 20);
+  const RequestId late_id = submit(*engine, late), running_id = submit(*engine, running),
+                  other_id = submit(*engine, other), waiting_id = submit(*engine, waiting);
+  Answers answers;
+  step_into(answers, *engine);
+  EXPECT_EQ(answers[late_id.value].reason(), FinishReason::kDeadline);
+  EXPECT_TRUE(answers[late_id.value].tokens.empty());
+  ASSERT_FALSE(answers[running_id.value].finish.has_value());
+  const std::vector<TokenId> said = answers[running_id.value].tokens;
+  ASSERT_FALSE(said.empty());
+  std::this_thread::sleep_until(soon);
+  step_into(answers, *engine);
+  EXPECT_EQ(answers[running_id.value].reason(), FinishReason::kDeadline);
+  EXPECT_EQ(answers[running_id.value].tokens, said);
+  EXPECT_EQ(answers[waiting_id.value].reason(), FinishReason::kDeadline);
+  run_to_end(answers, *engine);
+  expect_same(answers[other_id.value], run_alone(tiny(), other));
 }
 
 // Ten pages of 16; each request needs five or more for its prompt alone: two run, the third waits, none is lost.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -93,7 +94,7 @@ void expect_each_as_alone(const Traffic& traffic, const EngineConfig& config) {
 
 TEST(EngineSoak, RandomTrafficInTightPools) {
   std::mt19937 random(17);
-  std::size_t num_ended_by[4] = {};
+  std::map<FinishReason, std::size_t> num_ended_by;
   const EngineConfig configs[] = {
       {.kv_type = DType::kF32, .page_tokens = 4, .prefill_chunk_tokens = 512},
       {.kv_type = DType::kBF16, .page_tokens = 16, .prefill_chunk_tokens = 100},
@@ -113,13 +114,13 @@ TEST(EngineSoak, RandomTrafficInTightPools) {
     EXPECT_EQ(engine->kv_cache().num_free_pages(), engine->kv_cache().num_pages());
     EXPECT_EQ(engine->state_cache().num_free_slots(), engine->state_cache().num_slots());
     expect_each_as_alone(traffic, config);
-    for (const auto& [request_idx, answer] : traffic.answers) ++num_ended_by[static_cast<int>(answer.reason())];
+    for (const auto& [request_idx, answer] : traffic.answers) ++num_ended_by[answer.reason()];
   }
   // The traffic did meet everything that can happen.
-  EXPECT_GT(num_ended_by[static_cast<int>(FinishReason::kLength)], 0u);
-  EXPECT_GT(num_ended_by[static_cast<int>(FinishReason::kStop)], 0u);
-  EXPECT_GT(num_ended_by[static_cast<int>(FinishReason::kCancelled)], 0u);
-  EXPECT_GT(num_ended_by[static_cast<int>(FinishReason::kError)], 0u);
+  for (const auto reason :
+       {FinishReason::kLength, FinishReason::kStop, FinishReason::kCancelled, FinishReason::kError}) {
+    EXPECT_GT(num_ended_by[reason], 0u) << finish_reason_name(reason);
+  }
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // What goes into the engine and what comes out: requests and events, in token ids only. Text is the apps' business
 // (text/tokenizer.h, engine/stop_text.h).
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -29,6 +30,7 @@ struct Request {
   // So many of the prompt's first tokens are likely to begin a later prompt, too (a chat's messages, without what
   // invites the answer): the engine keeps the state there. None: all.
   std::optional<std::size_t> num_lasting_tokens = {};
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};  // the answer ends with the step that passes it
   std::shared_ptr<TokenConstraint> constraint = {};  // what may be said; of this request alone. None: anything
 };
 
@@ -38,8 +40,8 @@ struct TokenLogprob {
 };
 
 // kStop: a stop token, or the constraint's end.
-enum class FinishReason { kStop, kLength, kCancelled, kError };
-std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled", "error"
+enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
+std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled", "deadline", "error"
 
 // A token of the answer. The stop token that ends it is none.
 struct TokenEvent {

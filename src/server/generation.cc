@@ -15,6 +15,14 @@ ApiError error_of(const FinishEvent& finish) {
   return {.status = 500, .message = finish.error, .type = "server_error"};
 }
 
+ApiError nothing_in_time() {
+  return {.status = 503,
+          .message = "The server's time for an answer was over before its first token; try again later.",
+          .type = "server_error",
+          .code = "deadline_exceeded",
+          .retry_after_s = 5};
+}
+
 }  // namespace
 
 Generation::Generation(asio::io_context& io, EngineThread& engine, Metrics& metrics)
@@ -108,9 +116,11 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   if (!answer.repeats_prompt) num_cached_tokens_ += finish.num_cached_tokens;
   answer.update.text.append(answer.text.finish());
   if (finish.reason == FinishReason::kError) error_ = error_of(finish);
-  answer.update.finish_reason = finish.reason == FinishReason::kLength ? "length"
-                                : answer.text.has_calls()              ? "tool_calls"
-                                                                       : "stop";
+  const bool is_late = finish.reason == FinishReason::kDeadline;
+  if (is_late && num_new_tokens_ == 0) error_ = nothing_in_time();
+  answer.update.finish_reason = is_late || finish.reason == FinishReason::kLength ? "length"
+                                : answer.text.has_calls()                         ? "tool_calls"
+                                                                                  : "stop";
 }
 
 }  // namespace qnext

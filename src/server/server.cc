@@ -16,6 +16,7 @@ namespace qnext {
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using Awaitable = asio::awaitable<void>;
+using Clock = std::chrono::steady_clock;
 
 namespace {
 
@@ -116,8 +117,8 @@ Awaitable Server::watch(std::function<bool()> should_stop) {
   while (!should_stop()) co_await pause();
   draining_ = true;
   http_.drain();
-  const auto end = std::chrono::steady_clock::now() + config_.drain;
-  while (engine_.load().num_requests > 0 && std::chrono::steady_clock::now() < end) co_await pause();
+  const auto end = Clock::now() + config_.drain;
+  while (engine_.load().num_requests > 0 && Clock::now() < end) co_await pause();
   co_await pause();  // the last answers are being written
   io_.stop();
 }
@@ -128,7 +129,7 @@ Awaitable Server::handle(HttpExchange& exchange) {
   RequestLog log;
   log.id = fmt::format("{:x}-{}", static_cast<std::uint32_t>(unix_time_s()), next_id_++);
   log.route = route_name(exchange.path());
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = Clock::now();
   if (!config_.cors_origin.empty()) {
     exchange.add_header("Access-Control-Allow-Origin", config_.cors_origin);
     exchange.add_header("Access-Control-Allow-Headers", "authorization, content-type");
@@ -137,7 +138,7 @@ Awaitable Server::handle(HttpExchange& exchange) {
   exchange.add_header("X-Request-Id", log.id);
   co_await dispatch(exchange, log);
   log.status = exchange.status();
-  log.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  log.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   metrics_.count_request(log.route, log.client_left ? 499 : log.status);
   if (log_) log_(log);
 }
@@ -202,14 +203,14 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
     }
     co_return;
   }
-  const PreparedPost post =
+  PreparedPost post =
       co_await asio::co_spawn(prepare_io_, prepare_aside(path, exchange.request().body()), asio::use_awaitable);
   if (const auto* error = std::get_if<ApiError>(&post)) {
     co_await exchange.send_error(*error);
   } else if (const auto* reply = std::get_if<Json>(&post)) {
     co_await exchange.send_json(*reply);
   } else {
-    co_await answer_generation(exchange, std::get<PreparedRequest>(post), log);
+    co_await answer_generation(exchange, std::get<PreparedRequest>(std::move(post)), log);
   }
 }
 
@@ -284,12 +285,15 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
 
 // ---- Answers ----
 
-Awaitable Server::answer_generation(HttpExchange& exchange, const PreparedRequest& request, RequestLog& log) {
+Awaitable Server::answer_generation(HttpExchange& exchange, PreparedRequest request, RequestLog& log) {
   using namespace asio::experimental::awaitable_operators;  // NOLINT: ||
   log.prompt_tokens = request.num_prompt_tokens;
   if (request.answers.size() > config_.max_requests) {
     co_await exchange.send_error(too_many_answers(request.answers.size(), config_.max_requests));
     co_return;
+  }
+  if (config_.deadline) {
+    for (PreparedAnswer& answer : request.answers) answer.request.deadline = Clock::now() + *config_.deadline;
   }
   const auto generation = Generation::start(io_, engine_, metrics_, model_, request);
   if (generation == nullptr) {

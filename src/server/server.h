@@ -23,8 +23,9 @@ struct ServerConfig {
   std::string cors_origin = {};            // "": no other origin's pages may ask
   std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
-  std::shared_ptr<TlsContext> tls = {};  // null: not encrypted
-  std::chrono::seconds ping{15};   // a comment in a silent stream
+  std::shared_ptr<TlsContext> tls = {};               // null: not encrypted
+  std::chrono::seconds ping{15};                      // a comment in a silent stream
+  std::optional<std::chrono::seconds> deadline = {};  // for an answer, from when its request was read
   std::chrono::seconds drain{30};  // for running answers, once the server is to stop; then they are cut off
 };
 
@@ -71,7 +72,7 @@ class Server {
   boost::asio::awaitable<PreparedPost> prepare_aside(std::string path, std::string body);
   PreparedPost prepare(const std::string& path, const std::string& body) const;
   std::variant<Json, ApiError> text_tool(const std::string& path, const Json& body) const;
-  Awaitable answer_generation(HttpExchange& exchange, const PreparedRequest& request, RequestLog& log);
+  Awaitable answer_generation(HttpExchange& exchange, PreparedRequest request, RequestLog& log);
   Awaitable write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
                           const std::string& id);
   Awaitable collect(HttpExchange& exchange, Generation& generation, AnswerWriter& writer,

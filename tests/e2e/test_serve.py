@@ -596,6 +596,26 @@ class Life(Case):
                 self.assertLess(time.monotonic(), deadline)
             api.chat.completions.create(model=MODEL, messages=HI, max_tokens=1)
 
+    def test_a_deadline(self):
+        with Server("--parallel", 1, "--deadline", 1) as server:
+            api = server.client()
+
+            def ask(_):
+                try:
+                    answer = api.completions.create(model=MODEL, prompt="Hi", max_tokens=3000,
+                                                    extra_body={"ignore_eos": True})
+                except openai.InternalServerError as error:
+                    self.assertEqual((error.status_code, error.code), (503, "deadline_exceeded"))
+                    return 0
+                self.assertEqual(answer.choices[0].finish_reason, "length")
+                return answer.usage.completion_tokens
+
+            with concurrent.futures.ThreadPoolExecutor(60) as pool:
+                counts = list(pool.map(ask, range(60)))
+            self.assertIn(0, counts)
+            self.assertTrue([count for count in counts if 0 < count < 3000], counts)
+            self.assertEqual(server.metric("qnext_sequences_running"), 0)
+
     def test_running_answers_end_before_the_server_does(self):
         with Server() as server:
             stream = server.client().chat.completions.create(model=MODEL, messages=HI, max_tokens=400, stream=True,
