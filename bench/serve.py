@@ -8,7 +8,8 @@ usage: bench/serve.py MODEL.gguf [--peer "NAME=PATH/llama-server [ARGS]"] [--str
 A server is started at a free port with room for the most streams, measured, and stopped, one after the other:
 
   streams N   N prompts of --prompt tokens at once, --gen tokens each: tokens a second of all together, time to first
-              token, time between tokens; an answer without all of its tokens is counted as cut short
+              token, time between tokens; an answer without all of its tokens is counted as cut short. Of qnext also the
+              share of its decode steps' time that is not the model's, and the share of the whole time outside of steps
   turn K      a talk: --turn-prompt tokens, then each turn's prompt is the one before, --gen tokens more for its answer,
               and --prompt new ones: time to first token, and how many tokens the server says it had cached
   stall       --streams' second number, at most 4, of streams run, and a prompt of --long-prompt tokens comes: the longest
@@ -22,6 +23,7 @@ import http.client
 import json
 import pathlib
 import random
+import re
 import shlex
 import socket
 import subprocess
@@ -82,6 +84,15 @@ class Server:
             return connection.getresponse().status == 200
         return False
 
+    def step_seconds(self):
+        """{(of what: "step" or "step_model", phase): seconds so far}; empty where the server does not say."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode(errors="replace")
+        found = re.findall(r'^qnext_(step|step_model)_seconds_total\{phase="(\w+)"\} (\S+)$', text, re.M)
+        return {(what, phase): float(seconds) for what, phase, seconds in found}
+
     def complete(self, ids, num_tokens):
         """One streamed completion: {"begin", "times": [of each event with text], "tokens", "cached"}."""
         body = {"model": self.name, "prompt": ids, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": True,
@@ -132,11 +143,17 @@ def gaps_s(answer):
 
 
 def measure_streams(server, prompts, num_tokens):
+    before = server.step_seconds()
     answers = server.complete_all(prompts, num_tokens)
+    spent = {key: total - before.get(key, 0) for key, total in server.step_seconds().items()}
     seconds = max(a["end"] for a in answers) - min(a["begin"] for a in answers)
     firsts = [first_s(a) for a in answers]
     gaps = [gap for a in answers for gap in gaps_s(a)]
-    return {"tokens_per_s": sum(a["tokens"] for a in answers) / seconds,
+    own = {}
+    if spent.get(("step", "decode")):
+        own = {"engine_share_of_decode": 1 - spent["step_model", "decode"] / spent["step", "decode"],
+               "share_outside_steps": 1 - sum(t for (what, _), t in spent.items() if what == "step") / seconds}
+    return {**own, "tokens_per_s": sum(a["tokens"] for a in answers) / seconds,
             "cut_short": sum(a["tokens"] < num_tokens for a in answers),
             "first_p50_s": quantile(firsts, 0.5), "first_p99_s": quantile(firsts, 0.99),
             "between_p50_s": quantile(gaps, 0.5), "between_p99_s": quantile(gaps, 0.99)}
@@ -196,6 +213,11 @@ def print_table(results):
         row(f"streams {count}: t/s", of("tokens_per_s"))
         if any(result["streams"][count]["cut_short"] for result in results.values()):
             row("  answers cut short", lambda result: str(result["streams"][count]["cut_short"]))
+        for key, label in [("engine_share_of_decode", "  decode steps, not the model's"),
+                           ("share_outside_steps", "  outside of steps")]:
+            if any(key in result["streams"][count] for result in results.values()):
+                row(label, lambda result, key=key: f"{result['streams'][count][key]:.2%}"
+                    if key in result["streams"][count] else "-")
         row("  first token, p50 ms", of("first_p50_s", 1e3))
         row("  first token, p99 ms", of("first_p99_s", 1e3))
         row("  between tokens, p50 ms", of("between_p50_s", 1e3))

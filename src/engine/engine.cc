@@ -21,6 +21,19 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Adds the time until it goes to a sum.
+class TimeAdder {
+ public:
+  explicit TimeAdder(double& sum_s) : sum_s_(sum_s) {}
+  ~TimeAdder() { sum_s_ += seconds_since(start_); }
+  TimeAdder(const TimeAdder&) = delete;
+  TimeAdder& operator=(const TimeAdder&) = delete;
+
+ private:
+  double& sum_s_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& ops, const EngineConfig& config) {
@@ -85,13 +98,18 @@ void Engine::cancel(RequestId request_id) {
 }
 
 const std::vector<Event>& Engine::step() {
+  const auto start = std::chrono::steady_clock::now();
   events_.clear();
   end_unwanted();
   choose_entrants();
   free_pages();
   const StepPlan plan = make_plan();
   admit(plan.num_admitted);
-  if (!plan.rows.empty()) run(plan.rows);
+  if (!plan.rows.empty()) {
+    StepTime time = run(plan.rows);
+    time.total_s = seconds_since(start);
+    count(time);
+  }
   if (plan.exhausted_sequence_idx) {
     end_sequence(*running_[*plan.exhausted_sequence_idx],
                  {.reason = FinishReason::kError,
@@ -240,12 +258,17 @@ void Engine::admit(std::size_t num_admitted) {
   std::erase(waiting_, nullptr);
 }
 
-void Engine::run(std::span<const PlannedRows> rows) {
-  const auto start = std::chrono::steady_clock::now();
+StepTime Engine::run(std::span<const PlannedRows> rows) {
   const Arena::Scope scope(scratch_);
   const Batch batch = make_batch(rows);
-  const View<float> hidden =
-      model_.forward(ops_, scratch_, batch, {.kv = kv_.store(), .state = states_.store()});  // [T, D]
+  StepTime time;
+  const auto timed = [&](auto&& work) {
+    const TimeAdder adder(time.model_s);
+    return work();
+  };
+  const View<float> hidden = timed([&] {
+    return model_.forward(ops_, scratch_, batch, {.kv = kv_.store(), .state = states_.store()});  // [T, D]
+  });
   const View<float> sampled = gather_sampled_rows(hidden);
   keep_checkpoints();
   for (const StepRows& step : step_rows_) {
@@ -254,7 +277,7 @@ void Engine::run(std::span<const PlannedRows> rows) {
     }
   }
   if (sampled.dim(0) > 0) {
-    View<float> logits = model_.logits(ops_, scratch_, sampled);
+    View<float> logits = timed([&] { return model_.logits(ops_, scratch_, sampled); });
     for (StepRows& step : step_rows_) {
       if (step.is_prefill && step.sequence->num_tokens_to_run() > 0) continue;  // the prompt goes on
       if (step.sequence->request.max_new_tokens == 0) {
@@ -267,8 +290,8 @@ void Engine::run(std::span<const PlannedRows> rows) {
       logits = logits.slice(0, num_rows, logits.dim(0));
     }
   }
-  if (config_.max_drafts > 0) draft(hidden);
-  count(seconds_since(start));
+  if (config_.max_drafts > 0) timed([&] { draft(hidden); });
+  return time;
 }
 
 Batch Engine::make_batch(std::span<const PlannedRows> rows) {
@@ -466,7 +489,7 @@ void Engine::draft(View<const float> hidden) {
   drafter_.run(scratch_, kv_.store(), draft_rows_);
 }
 
-void Engine::count(double seconds) {
+void Engine::count(const StepTime& time) {
   std::size_t num_prefill_tokens = 0, num_decode_tokens = 0, num_decoding = 0;
   const std::size_t depth = step_rows_.front().rows.count() - 1;
   bool are_alike = true;
@@ -477,10 +500,12 @@ void Engine::count(double seconds) {
   }
   stats_.num_prefill_tokens += num_prefill_tokens;
   stats_.num_decode_tokens += num_decode_tokens;
-  (num_prefill_tokens > 0 ? stats_.prefill_s : stats_.decode_s) += seconds;
+  StepTime& sum = num_prefill_tokens > 0 ? stats_.prefill : stats_.decode;
+  sum.total_s += time.total_s;
+  sum.model_s += time.model_s;
   // Steps can be compared that ran as many guesses for everyone as they then made for the next one.
   if (config_.max_drafts > 0 && num_prefill_tokens == 0 && are_alike && depth == depth_) {
-    draft_depth_.record_step(num_decoding, depth, seconds);
+    draft_depth_.record_step(num_decoding, depth, time.total_s);
   }
 }
 

@@ -34,6 +34,12 @@ struct GuessCount {
   std::uint64_t num_right = 0;
 };
 
+// Where steps spend their time: what is not the model's is the engine's own.
+struct StepTime {
+  double total_s = 0;
+  double model_s = 0;  // of that, the model's: its layers, logits and guesses
+};
+
 struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
   std::uint64_t num_cached_tokens = 0;  // of prompts, that did not have to run again
@@ -42,8 +48,8 @@ struct EngineStats {
   std::uint64_t num_accepted_tokens =
       0;  // of those, that were right: part of num_decode_tokens, which counts no wrong ones
   std::array<GuessCount, kMaxDrafts> guesses_by_depth = {};
-  double prefill_s = 0;  // steps that had prompt tokens among their rows, sampling included
-  double decode_s = 0;   // the others
+  StepTime prefill = {};  // steps that had prompt tokens among their rows
+  StepTime decode = {};   // the others
 };
 
 class Engine {
@@ -130,7 +136,7 @@ class Engine {
   void free_pages();
   StepPlan make_plan() const;
   void admit(std::size_t num_admitted);
-  void run(std::span<const PlannedRows> rows);
+  StepTime run(std::span<const PlannedRows> rows);
   std::optional<StateCheckpoint> plan_checkpoint(Sequence& sequence, std::size_t num_rows);
   void keep_checkpoints();
   Batch make_batch(std::span<const PlannedRows> rows);
@@ -140,7 +146,7 @@ class Engine {
   void accept_token(Sequence& sequence, std::span<const float> logits);
   std::size_t num_drafts_wanted(const Sequence& sequence, std::size_t depth) const;
   void draft(View<const float> hidden);
-  void count(double seconds);
+  void count(const StepTime& time);
   void end_sequence(Sequence& sequence, FinishEvent finish);
   void emit_finish(const Sequence& sequence, FinishEvent finish);
   void release(Sequence& sequence);

@@ -44,6 +44,15 @@ Metrics::Metrics()
                          .Name("qnext_guesses_right_total")
                          .Help("Of those, guesses that were right")
                          .Register(registry_)),
+      step_s_(
+          prometheus::BuildCounter()
+              .Name("qnext_step_seconds_total")
+              .Help("Time of the engine's steps: with prompt tokens among their rows (prefill), or without (decode)")
+              .Register(registry_)),
+      model_s_(prometheus::BuildCounter()
+                   .Name("qnext_step_model_seconds_total")
+                   .Help("Of that, the model's: layers, logits and guesses")
+                   .Register(registry_)),
       running_(gauge(registry_, "qnext_sequences_running", "Answers in the making")),
       waiting_(gauge(registry_, "qnext_sequences_waiting", "Answers that wait for their turn")),
       kept_prefixes_(gauge(registry_, "qnext_kept_prefixes", "Beginnings of prompts that need not run again")),
@@ -63,15 +72,21 @@ std::string Metrics::text(const EngineLoad& load) {
   waiting_.Set(static_cast<double>(load.num_requests - running));
   kept_prefixes_.Set(static_cast<double>(load.num_kept_prefixes));
   kv_pages_.Set(static_cast<double>(load.num_kv_pages_used));
+  using Counters = prometheus::Family<prometheus::Counter>;
+  const auto raise = [](Counters& family, const std::map<std::string, std::string>& labels, double value) {
+    prometheus::Counter& counter = family.Add(labels);
+    counter.Increment(value - counter.Value());
+  };
   for (std::size_t i = 0; i < load.stats.guesses_by_depth.size(); ++i) {
     const GuessCount& count = load.stats.guesses_by_depth[i];
     if (count.num_tried == 0) continue;
-    const auto raise = [&](prometheus::Family<prometheus::Counter>& family, std::uint64_t value) {
-      prometheus::Counter& counter = family.Add({{"depth", std::to_string(i + 1)}});
-      counter.Increment(static_cast<double>(value) - counter.Value());
-    };
-    raise(guesses_, count.num_tried);
-    raise(right_guesses_, count.num_right);
+    raise(guesses_, {{"depth", std::to_string(i + 1)}}, static_cast<double>(count.num_tried));
+    raise(right_guesses_, {{"depth", std::to_string(i + 1)}}, static_cast<double>(count.num_right));
+  }
+  for (const bool is_prefill : {true, false}) {
+    const StepTime& time = is_prefill ? load.stats.prefill : load.stats.decode;
+    raise(step_s_, {{"phase", is_prefill ? "prefill" : "decode"}}, time.total_s);
+    raise(model_s_, {{"phase", is_prefill ? "prefill" : "decode"}}, time.model_s);
   }
   return prometheus::TextSerializer().Serialize(registry_.Collect());
 }

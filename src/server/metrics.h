@@ -42,6 +42,8 @@ class Metrics {
   prometheus::Counter& cancelled_;
   prometheus::Family<prometheus::Counter>& guesses_;
   prometheus::Family<prometheus::Counter>& right_guesses_;
+  prometheus::Family<prometheus::Counter>& step_s_;
+  prometheus::Family<prometheus::Counter>& model_s_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
   prometheus::Gauge& kept_prefixes_;
