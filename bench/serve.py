@@ -84,19 +84,23 @@ class Server:
             return connection.getresponse().status == 200
         return False
 
-    def step_seconds(self):
-        """{(of what: "step" or "step_model", phase): seconds so far}; empty where the server does not say."""
+    def counters(self, name, label):
+        """A counter of /metrics by its label; empty where the server has none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode(errors="replace")
-        found = re.findall(r'^qnext_(step|step_model)_seconds_total\{phase="(\w+)"\} (\S+)$', text, re.M)
-        return {(what, phase): float(seconds) for what, phase, seconds in found}
+        return {key: float(value) for key, value in re.findall(rf'^{name}\{{{label}="(\w+)"\}} (\S+)$', text, re.M)}
 
-    def complete(self, ids, num_tokens):
+    def step_seconds(self):
+        """Seconds so far, of all steps and of what the model took of those that decode: nothing where none are told."""
+        steps, model = (self.counters(f"qnext_step_{name}seconds_total", "phase") for name in ("", "model_"))
+        return {"all": sum(steps.values()), "decode": steps.get("decode", 0), "model": model.get("decode", 0)}
+
+    def complete(self, ids, num_tokens, **fields):
         """One streamed completion: {"begin", "times": [of each event with text], "tokens", "cached"}."""
         body = {"model": self.name, "prompt": ids, "max_tokens": num_tokens, "temperature": 0, "ignore_eos": True,
-                "stream": True, "stream_options": {"include_usage": True}}
+                "stream": True, "stream_options": {"include_usage": True}, **fields}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
         out = {"begin": time.monotonic(), "times": [], "tokens": 0, "cached": 0}
         with contextlib.closing(connection):
@@ -145,14 +149,14 @@ def gaps_s(answer):
 def measure_streams(server, prompts, num_tokens):
     before = server.step_seconds()
     answers = server.complete_all(prompts, num_tokens)
-    spent = {key: total - before.get(key, 0) for key, total in server.step_seconds().items()}
+    spent = {key: total - before[key] for key, total in server.step_seconds().items()}
     seconds = max(a["end"] for a in answers) - min(a["begin"] for a in answers)
     firsts = [first_s(a) for a in answers]
     gaps = [gap for a in answers for gap in gaps_s(a)]
     own = {}
-    if spent.get(("step", "decode")):
-        own = {"engine_share_of_decode": 1 - spent["step_model", "decode"] / spent["step", "decode"],
-               "share_outside_steps": 1 - sum(t for (what, _), t in spent.items() if what == "step") / seconds}
+    if spent["decode"] > 0:
+        own = {"engine_share_of_decode": 1 - spent["model"] / spent["decode"],
+               "share_outside_steps": 1 - spent["all"] / seconds}
     return {**own, "tokens_per_s": sum(a["tokens"] for a in answers) / seconds,
             "cut_short": sum(a["tokens"] < num_tokens for a in answers),
             "first_p50_s": quantile(firsts, 0.5), "first_p99_s": quantile(firsts, 0.99),

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """qnext serve, asked by the official OpenAI client, and by clients that behave badly."""
+import collections
 import concurrent.futures
 import http.client
 import json
@@ -15,6 +16,7 @@ import openai
 import pydantic
 
 from harness import GGUF, QNEXT, ROOT, TIMEOUT_S, TINY, Case, main, run, start
+from mixed import Client, answers_alone
 from server import MODEL, Server
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -579,6 +581,24 @@ class Life(Case):
             self.assertGreater(num_drafted, 0)
             self.assertRegex(log, rf"{draft} tokens guessed ahead")
             self.assertRegex(log, r"drafted_tokens=\d+ accepted_tokens=\d+")
+
+    def test_thirty_two_at_once_get_what_each_gets_alone(self):
+        expected = None
+        for draft in (0, 3):
+            for prefix_cache in ("0", "64M"):
+                with Server("--parallel", 32, "--context", "1K", "--draft", draft, "--prefix-cache", prefix_cache) as server:
+                    expected = expected or answers_alone(server)
+                    clients = [Client(server, expected, lambda one: sum(one.counts.values()) < 6, seed) for seed in range(32)]
+                    for client in clients:
+                        client.start()
+                    for client in clients:
+                        client.join()
+                        self.assertIsNone(client.problem, (draft, prefix_cache))
+                    counts = sum((client.counts for client in clients), collections.Counter())
+                    self.assertEqual(min(counts[kind] > 0 for kind in ("whole", "streamed", "cancelled")), True, counts)
+                    self.assertEqual(counts["refused"], 0)
+                    code, log = server.stop()
+                    self.assertEqual(code, 0, log)
 
     def test_a_full_queue_is_refused(self):
         with Server("--parallel", 1, "--queue", 1) as server:
