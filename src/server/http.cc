@@ -5,11 +5,12 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
+#include <boost/beast/http.hpp>
 
 #include <poll.h>
 
 #include <memory>
+#include <sstream>
 
 namespace qnext {
 namespace asio = boost::asio;
@@ -22,6 +23,8 @@ namespace {
 
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds kLookForEnd{100};
+constexpr std::string_view kGoOn = "HTTP/1.1 100 Continue\r\n\r\n";
+constexpr std::size_t kReadBytes = std::size_t{64} << 10;
 
 ApiError read_error(error_code problem, const HttpLimits& limits) {
   if (problem == http::error::body_limit) {
@@ -33,8 +36,37 @@ ApiError read_error(error_code problem, const HttpLimits& limits) {
   return {.status = 400, .message = fmt::format("This is not HTTP: {}.", problem.message())};
 }
 
+using Parser = http::request_parser<http::string_body>;
+
+// What `buffer` holds, and then what comes, until the header or all of a request is there.
+asio::awaitable<error_code> read(Connection& connection, beast::flat_buffer& buffer, Parser& parser, bool only_header) {
+  parser.eager(!only_header);
+  for (error_code problem; !(only_header ? parser.is_header_done() : parser.is_done());) {
+    if (buffer.size() > 0) buffer.consume(parser.put(buffer.data(), problem));
+    if (problem && problem != http::error::need_more) co_return problem;
+    if (only_header ? parser.is_header_done() : parser.is_done()) break;
+    if (buffer.size() > 0 && !problem) continue;
+    const Received more = co_await connection.read_some(buffer.prepare(kReadBytes));
+    if (more.problem == asio::error::eof) {
+      parser.put_eof(problem = {});
+      co_return problem ? problem : http::make_error_code(http::error::end_of_stream);
+    }
+    if (more.problem) co_return more.problem;
+    buffer.commit(more.num_bytes);
+    problem = {};
+  }
+  co_return error_code();
+}
+
 ApiError no_tls() {
   return {.status = 400, .message = "This port speaks HTTPS: the address must begin with https://."};
+}
+
+template <class Response>
+std::string header_bytes(const Response& response) {
+  std::ostringstream out;
+  out << response.base();
+  return out.str();
 }
 
 // Whether the other side will send no more, even where bytes of it wait to be read.
@@ -66,9 +98,10 @@ asio::awaitable<void> HttpExchange::send(unsigned status, std::string type, std:
   response.body() = std::move(body);
   add_headers(response);
   response.prepare_payload();
-  if (request_.method() == http::verb::head) response.body().clear();
-  connection_.tcp().expires_after(limits_.to_write);
-  const auto [problem, count] = co_await http::async_write(connection_, response, kNoThrow);
+  connection_.expires_after(limits_.to_write);
+  std::string bytes = header_bytes(response);
+  if (request_.method() != http::verb::head) bytes += response.body();
+  const error_code problem = co_await connection_.write(asio::buffer(bytes));
   if (problem) keeps_alive_ = false;
 }
 
@@ -85,23 +118,25 @@ asio::awaitable<void> HttpExchange::begin_stream() {
   response.set(http::field::cache_control, "no-cache");
   add_headers(response);
   response.chunked(true);
-  http::response_serializer<http::empty_body> serializer(response);
-  connection_.tcp().expires_after(limits_.to_write);
-  co_await http::async_write_header(connection_, serializer, asio::use_awaitable);
+  co_await write_or_throw(header_bytes(response));
 }
 
 asio::awaitable<void> HttpExchange::send_event(std::string text) {
-  connection_.tcp().expires_after(limits_.to_write);
-  co_await asio::async_write(connection_, http::make_chunk(asio::buffer(text)), asio::use_awaitable);
+  co_await write_or_throw(fmt::format("{:x}\r\n{}\r\n", text.size(), text));
 }
 
 asio::awaitable<void> HttpExchange::end_stream() {
-  connection_.tcp().expires_after(limits_.to_write);
-  co_await asio::async_write(connection_, http::make_chunk_last(), asio::use_awaitable);
+  co_await write_or_throw("0\r\n\r\n");
+}
+
+asio::awaitable<void> HttpExchange::write_or_throw(std::string bytes) {
+  connection_.expires_after(limits_.to_write);
+  const error_code problem = co_await connection_.write(asio::buffer(bytes));
+  if (problem) throw boost::system::system_error(problem);
 }
 
 asio::awaitable<void> HttpExchange::client_left() {
-  tcp::socket& socket = connection_.tcp().socket();
+  tcp::socket& socket = connection_.socket();
   const auto [problem] = co_await socket.async_wait(tcp::socket::wait_read, kNoThrow);
   // What is there to read may be the next request, or TLS's goodbye before the end.
   asio::steady_timer pause(co_await asio::this_coro::executor);
@@ -172,36 +207,35 @@ asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
 
 // False: the connection is of no use.
 asio::awaitable<bool> HttpServer::greet(Connection& connection) {
-  connection.tcp().expires_after(limits_.to_read);
+  connection.expires_after(limits_.to_read);
   const Connection::Begun begun = co_await connection.begin();
-  if (begun != Connection::Begun::kNotTls) co_return begun == Connection::Begun::kReady;
-  http::response<http::string_body> response(http::status::bad_request, 11);
-  response.set(http::field::content_type, "application/json");
-  response.body() = json_text(error_json(no_tls()));
-  response.keep_alive(false);
-  response.prepare_payload();
-  co_await http::async_write(connection.tcp(), response, kNoThrow);
-  co_return false;
+  if (begun == Connection::Begun::kNotTls) {
+    const HttpRequest none(http::verb::unknown, "/", 11);
+    HttpExchange exchange(connection, none, limits_);
+    exchange.close();
+    co_await exchange.send_error(no_tls());
+  }
+  co_return begun == Connection::Begun::kReady;
 }
 
 asio::awaitable<bool> HttpServer::serve_one(Connection& connection, beast::flat_buffer& buffer) {
-  http::request_parser<http::string_body> parser;
+  Parser parser;
   parser.header_limit(static_cast<std::uint32_t>(limits_.header_bytes));
   parser.body_limit(limits_.body_bytes);
   if (buffer.size() == 0) {  // wait for the first byte, then for the rest
-    connection.tcp().expires_after(limits_.idle);
-    const auto [problem, count] = co_await connection.async_read_some(buffer.prepare(4096), kNoThrow);
-    if (problem) co_return false;
-    buffer.commit(count);
+    connection.expires_after(limits_.idle);
+    const Received first = co_await connection.read_some(buffer.prepare(kReadBytes));
+    if (first.problem) co_return false;
+    buffer.commit(first.num_bytes);
   }
-  connection.tcp().expires_after(limits_.to_read);
-  auto [problem, count] = co_await http::async_read_header(connection, buffer, parser, kNoThrow);
+  connection.expires_after(limits_.to_read);
+  error_code problem = co_await read(connection, buffer, parser, /*only_header=*/true);
   if (!problem && parser.get()[http::field::expect] == "100-continue") {
-    http::response<http::empty_body> go_on(http::status::continue_, parser.get().version());
-    co_await http::async_write(connection, go_on, asio::use_awaitable);
+    problem = co_await connection.write(asio::buffer(kGoOn));
   }
-  if (!problem) std::tie(problem, count) = co_await http::async_read(connection, buffer, parser, kNoThrow);
-  if (problem == http::error::end_of_stream || problem == beast::error::timeout) co_return false;
+  if (!problem) problem = co_await read(connection, buffer, parser, /*only_header=*/false);
+  const bool is_http = problem.category() == http::make_error_code(http::error::bad_method).category();
+  if (problem && (!is_http || problem == http::error::end_of_stream)) co_return false;
   const HttpRequest request = problem ? HttpRequest(http::verb::unknown, "/", 11) : parser.release();
   HttpExchange exchange(connection, request, limits_);
   if (problem) {

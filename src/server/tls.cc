@@ -2,9 +2,11 @@
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 
 #include <array>
 #include <filesystem>
+#include <tuple>
 
 namespace qnext {
 namespace asio = boost::asio;
@@ -65,16 +67,37 @@ asio::awaitable<Connection::Begun> Connection::begin() {
   if (begin[0] != kHandshakeRecord) co_return Begun::kNotTls;
   const auto [problem, used] =
       co_await tls->async_handshake(asio::ssl::stream_base::server, asio::buffer(begin.data(), size), kNoThrow);
-  co_return problem || used != size ? Begun::kFailed : Begun::kReady;
+  is_encrypted_ = !problem && used == size;
+  co_return is_encrypted_ ? Begun::kReady : Begun::kFailed;
+}
+
+asio::awaitable<Received> Connection::read_some(asio::mutable_buffer to) {
+  std::tuple<error_code, std::size_t> out;
+  if (is_encrypted_) {
+    out = co_await std::get<Tls>(stream_).async_read_some(to, kNoThrow);
+  } else {
+    out = co_await tcp().async_read_some(to, kNoThrow);
+  }
+  co_return Received{std::get<0>(out), std::get<1>(out)};
+}
+
+asio::awaitable<error_code> Connection::write(asio::const_buffer from) {
+  std::tuple<error_code, std::size_t> out;
+  if (is_encrypted_) {
+    out = co_await asio::async_write(std::get<Tls>(stream_), from, kNoThrow);
+  } else {
+    out = co_await asio::async_write(tcp(), from, kNoThrow);
+  }
+  co_return std::get<0>(out);
 }
 
 asio::awaitable<void> Connection::end() {
-  if (auto* tls = std::get_if<Tls>(&stream_)) {
-    tcp().expires_after(kFarewell);
-    co_await tls->async_shutdown(kNoThrow);
+  if (is_encrypted_) {
+    expires_after(kFarewell);
+    co_await std::get<Tls>(stream_).async_shutdown(kNoThrow);
   }
   error_code ignored;
-  tcp().socket().shutdown(tcp::socket::shutdown_send, ignored);
+  socket().shutdown(tcp::socket::shutdown_send, ignored);
 }
 
 }  // namespace qnext

@@ -2,10 +2,12 @@
 // TLS for the server: its certificate, and a connection that may or may not be encrypted.
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
-#include <boost/beast/ssl/ssl_stream.hpp>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <variant>
@@ -20,39 +22,40 @@ using TlsContext = boost::asio::ssl::context;
 // Errors: a file that can't be read or holds no such thing, a key of another certificate; says which.
 Result<std::shared_ptr<TlsContext>> load_tls(const std::string& certificate_file, const std::string& key_file);
 
-// TCP, or TLS over it: what Asio calls an asynchronous stream.
+struct Received {
+  boost::system::error_code problem;
+  std::size_t num_bytes = 0;
+};
+
+// TCP, or TLS over it. One coroutine may read while another one writes.
 class Connection {
  public:
-  using executor_type = boost::beast::tcp_stream::executor_type;
-
   // Encrypted when there is a `tls`; then begin() comes first.
   Connection(boost::asio::ip::tcp::socket socket, TlsContext* tls);
 
-  // The handshake, where there is one; tcp()'s timer limits it. kNotTls: the client began with something else, and
-  // tcp() may answer that.
+  // The handshake, where there is one. kNotTls: the client began with something else, and write() answers as plainly.
   enum class Begun { kReady, kFailed, kNotTls };
   boost::asio::awaitable<Begun> begin();
   // Says that nothing more comes.
   boost::asio::awaitable<void> end();
 
-  boost::beast::tcp_stream& tcp();
-  executor_type get_executor() { return tcp().get_executor(); }
+  // Time that reading and writing get from now on, together.
+  void expires_after(std::chrono::seconds time) { tcp().expires_after(time); }
+  // At least a byte, or an error.
+  boost::asio::awaitable<Received> read_some(boost::asio::mutable_buffer to);
+  // All of it, or an error.
+  boost::asio::awaitable<boost::system::error_code> write(boost::asio::const_buffer from);
 
-  template <class Buffers, class Token>
-  auto async_read_some(const Buffers& buffers, Token&& token) {
-    if (auto* tls = std::get_if<Tls>(&stream_)) return tls->async_read_some(buffers, std::forward<Token>(token));
-    return std::get<Plain>(stream_).async_read_some(buffers, std::forward<Token>(token));
-  }
-  template <class Buffers, class Token>
-  auto async_write_some(const Buffers& buffers, Token&& token) {
-    if (auto* tls = std::get_if<Tls>(&stream_)) return tls->async_write_some(buffers, std::forward<Token>(token));
-    return std::get<Plain>(stream_).async_write_some(buffers, std::forward<Token>(token));
-  }
+  boost::asio::ip::tcp::socket& socket() { return tcp().socket(); }
 
  private:
   using Plain = boost::beast::tcp_stream;
-  using Tls = boost::beast::ssl_stream<boost::beast::tcp_stream>;
+  using Tls = boost::asio::ssl::stream<Plain>;
+
+  boost::beast::tcp_stream& tcp();
+
   std::variant<Plain, Tls> stream_;
+  bool is_encrypted_ = false;  // begin() has come to its end
 };
 
 }  // namespace qnext
