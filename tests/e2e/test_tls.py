@@ -125,8 +125,8 @@ class Tls(Case):
             for junk in [b"\x16\x03\x01\x00\x05junk!", b"\x16" + os.urandom(3000), b"\x16", b"", b"\x00" * 5000]:
                 with contextlib.closing(socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S)) as peer:
                     peer.sendall(junk)
-                    peer.shutdown(socket.SHUT_WR)
-                    with contextlib.suppress(ConnectionError):
+                    with contextlib.suppress(OSError):  # it may have hung up already
+                        peer.shutdown(socket.SHUT_WR)
                         while peer.recv(4096):
                             pass
             # Half a handshake holds nobody up.
