@@ -6,11 +6,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <memory>
 
 #include "apps/console.h"
 #include "apps/version.h"
+#include "base/env.h"
 
 namespace qnext {
 namespace {
@@ -80,7 +80,7 @@ std::string explain(CURLcode code, const char* detail, const HttpCall& call) {
     case CURLE_PEER_FAILED_VERIFICATION:
       return fmt::format("{}: {}; SSL_CERT_FILE may name a file with the certificate to trust", call.url, what);
     case CURLE_SSL_CACERT_BADFILE:
-      return fmt::format("SSL_CERT_FILE={}: {}", std::getenv("SSL_CERT_FILE"), what);
+      return fmt::format("SSL_CERT_FILE={}: {}", env("SSL_CERT_FILE").value_or(""), what);
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
       return fmt::format("{}: expected an address that begins with http:// or https://", call.url);
@@ -114,7 +114,8 @@ Result<HttpReply> http_call(const HttpCall& call, const OnBody& on_body) {
   set(CURLOPT_USERAGENT, agent.c_str());
   set(CURLOPT_ERRORBUFFER, detail);
   // What Python's and OpenSSL's clients read, too: a server with a certificate of one's own.
-  if (const char* file = std::getenv("SSL_CERT_FILE")) set(CURLOPT_CAINFO, file);
+  const std::optional<std::string> trusted = env("SSL_CERT_FILE");
+  if (trusted) set(CURLOPT_CAINFO, trusted->c_str());
   set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
   set(CURLOPT_FOLLOWLOCATION, call.follows_redirects ? 1L : 0L);
