@@ -46,6 +46,7 @@ asio::awaitable<error_code> read(Connection& connection, beast::flat_buffer& buf
     if (problem && problem != http::error::need_more) co_return problem;
     if (only_header ? parser.is_header_done() : parser.is_done()) break;
     if (buffer.size() > 0 && !problem) continue;
+    if (buffer.size() > kReadBytes) co_return http::make_error_code(http::error::buffer_overflow);  // one endless line
     const Received more = co_await connection.read_some(buffer.prepare(kReadBytes));
     if (more.problem == asio::error::eof) {
       parser.put_eof(problem = {});

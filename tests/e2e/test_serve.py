@@ -2,6 +2,7 @@
 """qnext serve, asked by the official OpenAI client, and by clients that behave badly."""
 import collections
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import random
@@ -278,6 +279,22 @@ class Chat(Case):
         status, _, _ = self.server.raw("POST", chat, json.dumps(big), {"Expect": "100-continue"})
         self.assertEqual(status, 200)
 
+
+    def test_chunks(self):
+        """A body in chunks, cut anywhere, is a body; one that is none is refused before it fills the memory."""
+        head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        whole = head + b'c\r\n{"content": \r\n4;x=y\r\n"Hi"\r\n1\r\n}\r\n0\r\n\r\n'
+        for status, data, step in [(200, whole, 1), (200, whole, 7), (200, whole, 1000), (400, head + b"zz\r\n", 1000),
+                                   (400, head + b"5;" + b"x" * 3_000_000, 65536), (413, head + b"fffffff\r\n", 1000)]:
+            with contextlib.closing(socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S)) as peer:
+                with contextlib.suppress(ConnectionError):  # it hangs up on the endless line
+                    for i in range(0, len(data), step):
+                        peer.sendall(data[i:i + step])
+                answer = b""
+                with contextlib.suppress(ConnectionError):
+                    answer = peer.recv(1 << 16)
+            if answer or status == 200:
+                self.assertEqual(int(answer.split(b" ")[1]), status, data[:200])
 
     def test_odd_values(self):
         odd = [0, -1, 1e300, -0.5, 2**63, 2**64, True, "", "x", "\ud800", "\0", [], [[]], [None], {}, {"type": 5}, {"": []},
