@@ -16,11 +16,11 @@ struct Sequence {
   StateSlotId slot;
 };
 
-class CacheRollbackTest : public testing::Test {
+class CacheRollbackTest : public testing::TestWithParam<DType> {
  protected:
   CacheRollbackTest()
       : tiny_("next-tiny"),
-        kv_(KvCache::make(KvStore::shape_for(tiny_.model().config(), DType::kF32, 16), 40).value()),
+        kv_(KvCache::make(KvStore::shape_for(tiny_.model().config(), GetParam(), 16), 40).value()),
         states_(StateCache::make(StateStore::shape_for(tiny_.model().config()), 8).value()) {}
 
   Sequence start() {
@@ -64,7 +64,7 @@ class CacheRollbackTest : public testing::Test {
   Arena scratch_;
 };
 
-TEST_F(CacheRollbackTest, CheckpointRestoreAndRollbackRepeatTheSameTokens) {
+TEST_P(CacheRollbackTest, CheckpointRestoreAndRollbackRepeatTheSameTokens) {
   Sequence sequence = start();
   const StateSlotId checkpoint = *states_.try_checkpoint(sequence.slot);
   const std::vector<float> first = decode(sequence, 5, 20);
@@ -76,7 +76,7 @@ TEST_F(CacheRollbackTest, CheckpointRestoreAndRollbackRepeatTheSameTokens) {
   expect_same_bits(decode(sequence, 5, 20), first);
 }
 
-TEST_F(CacheRollbackTest, AForkGoesItsOwnWay) {
+TEST_P(CacheRollbackTest, AForkGoesItsOwnWay) {
   Sequence alone = start();
   const std::vector<float> expected = decode(alone, 5, 20);
   Sequence trunk = start();
@@ -89,7 +89,7 @@ TEST_F(CacheRollbackTest, AForkGoesItsOwnWay) {
 }
 
 // Four drafted tokens in one batch; of any number of them accepted, the rest leaves no trace.
-TEST_F(CacheRollbackTest, ADraftWindowIsAsIfNeverDrafted) {
+TEST_P(CacheRollbackTest, ADraftWindowIsAsIfNeverDrafted) {
   const std::size_t V = tiny_.model().config().V;
   Sequence plain = start();
   const std::vector<float> expected = decode(plain, 5, 20);
@@ -113,6 +113,9 @@ TEST_F(CacheRollbackTest, ADraftWindowIsAsIfNeverDrafted) {
     states_.release(sequence.slot);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(EveryKvType, CacheRollbackTest, testing::ValuesIn(kKvTypes),
+                         [](const auto& info) { return std::string(dtype_info(info.param).name); });
 
 }  // namespace
 }  // namespace qnext::test

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/cpu.h"
+#include "tensor/checked_file.h"
 
 namespace qnext {
 namespace {
@@ -45,7 +46,7 @@ Result<std::unique_ptr<Engine>> Engine::make(const Qwen3Next& model, const Ops& 
         "{} sequences of {} tokens, with keys and values in {}, need {:.2f} GiB of cache, but only {:.2f} GiB of "
         "memory is available; ask for a shorter context or fewer sequences{}",
         config.num_sequences, config.context_tokens, dtype_info(config.kv_type).name, gib(needed_bytes),
-        gib(available_bytes), config.kv_type == DType::kF32 ? ", or for keys and values in bf16" : "");
+        gib(available_bytes), config.kv_type == DType::kQ8_0 ? "" : ", or for smaller keys and values (q8_0)");
   }
   QN_TRY(KvCache kv,
          KvCache::make(KvStore::shape_for(model.config(), config.kv_type, config.page_tokens), num_kv_pages(config)));
@@ -542,20 +543,28 @@ void Engine::drop_finished() {
   });
 }
 
-std::uint64_t Engine::prefix_tag() const {
+std::uint64_t Engine::prefix_tag(DType kv_type) const {
   constexpr int kVersion = 1;
   const std::string text = fmt::format("{} {:x} {} {} {} {}", kVersion, weights_fingerprint(model_.weights()),
-                                       ops_.table().name, static_cast<int>(config_.kv_type), config_.page_tokens,
+                                       ops_.table().name, static_cast<int>(kv_type), config_.page_tokens,
                                        config_.max_drafts > 0);  // without guesses, the MTP block's K/V is not there
   return hash_bytes(std::as_bytes(std::span(text)));
 }
 
 Result<PrefixFile> Engine::save_prefixes(const std::filesystem::path& path) const {
-  return qnext::save_prefixes(path, prefix_tag(), prefixes_, kv_, states_);
+  return qnext::save_prefixes(path, prefix_tag(config_.kv_type), prefixes_, kv_, states_);
 }
 
 Result<PrefixFile> Engine::restore_prefixes(const std::filesystem::path& path) {
-  return qnext::restore_prefixes(path, prefix_tag(), prefixes_, kv_, states_, ops_.pool());
+  auto restored = qnext::restore_prefixes(path, prefix_tag(config_.kv_type), prefixes_, kv_, states_, ops_.pool());
+  if (restored.ok()) return restored;
+  const std::optional<std::uint64_t> tag = CheckedFile::tag_of(path);
+  for (const DType other : kKvTypes) {
+    if (other == config_.kv_type || tag != prefix_tag(other)) continue;
+    return error("{}: its keys and values are {}, and here they are {}", path.string(), dtype_info(other).name,
+                 dtype_info(config_.kv_type).name);
+  }
+  return restored;
 }
 
 void Engine::check_integrity() const {

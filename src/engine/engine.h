@@ -125,7 +125,7 @@ class Engine {
 
   Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& config, KvCache kv, StateCache states);
 
-  std::uint64_t prefix_tag() const;
+  std::uint64_t prefix_tag(DType kv_type) const;
   void end_unwanted();
   std::size_t num_matching(const Sequence& sequence) const;
   std::size_t last_checkpoint(const Sequence& sequence, std::size_t num_cached_tokens) const;

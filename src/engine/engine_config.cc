@@ -52,9 +52,7 @@ Status check_engine_config(const ModelConfig& model, const EngineConfig& config)
     return error("context_tokens: found {}, but the model was made for {} tokens; ask for at most that",
                  config.context_tokens, model.max_context_tokens);
   }
-  if (config.kv_type != DType::kF32 && config.kv_type != DType::kBF16) {
-    return error("kv_type: found {}, expected f32 or bf16", dtype_info(config.kv_type).name);
-  }
+  QN_RETURN_IF_ERROR(check_kv_type(model, config.kv_type));
   // A sequence that runs alone can then always fill its context.
   return check_range("num_pages", num_kv_pages(config),
                      {pages_a_sequence(config), std::size_t{std::numeric_limits<std::uint32_t>::max()} + 1});

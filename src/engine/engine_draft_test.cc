@@ -56,6 +56,17 @@ TEST_F(EngineDraftTest, AnyDepthGivesTheSameAnswerInFewerSteps) {
   }
 }
 
+// Rows of wrong guesses are written over, block for block.
+TEST_F(EngineDraftTest, BlocksOfKeysAndValuesGoBackToo) {
+  const TinyModel stubborn("next-tiny");
+  for (const TinyModel* model : {&std::as_const(agreeing_), &stubborn}) {
+    const Request request = greedy_request(model->prompt(100), 60);
+    const auto engine = model->make_engine({.kv_type = DType::kQ8_0, .max_drafts = 4, .adapts_drafts = false});
+    expect_same(run_all(*engine, {request})[0], run_alone(*model, request, {.kv_type = DType::kQ8_0}));
+    EXPECT_GT(engine->stats().num_drafted_tokens, 0U);
+  }
+}
+
 TEST_F(EngineDraftTest, WrongGuessesLeaveNoTrace) {
   const TinyModel stubborn("next-tiny");  // random weights: its block knows nothing
   for (std::uint64_t seed = 0; seed < 4; ++seed) {

@@ -164,7 +164,7 @@ TEST(EngineLimits, SettingsThatCannotBeAreNamed) {
       {"prefill_chunk_tokens", {.context_tokens = 64, .prefill_chunk_tokens = kHuge}},
       {"num_pages", {.context_tokens = 640, .page_tokens = 64, .num_pages = 9}},
       {"num_pages", {.context_tokens = 64, .num_pages = kHuge}},
-      {"kv_type", {.context_tokens = 64, .kv_type = DType::kQ8_0}},
+      {"kv_type", {.context_tokens = 64, .kv_type = DType::kQ4_0}},
       {"GiB of cache", {.context_tokens = 4096, .num_sequences = 65536, .num_pages = 4'000'000'000}},
   };
   for (const BadConfig& bad : cases) {
@@ -174,10 +174,21 @@ TEST(EngineLimits, SettingsThatCannotBeAreNamed) {
   }
 }
 
+TEST(EngineLimits, HeadsThatAreNoWholeBlocksAreRefused) {
+  ModelConfig model = tiny().model().config();
+  const EngineConfig config{.context_tokens = 64, .kv_type = DType::kQ8_0};
+  EXPECT_TRUE(check_engine_config(model, config).ok());
+  model.Dh = 80;
+  EXPECT_EQ(check_engine_config(model, config).message(),
+            "kv_type: q8_0 keeps 32 values together, and this model's heads are 80 wide; take bf16");
+  EXPECT_TRUE(check_engine_config(model, {.context_tokens = 64, .kv_type = DType::kBF16}).ok());
+}
+
 TEST(EngineLimits, MemoryIsWhatTheModelSays) {
   const ModelConfig& model = tiny().model().config();
   const EngineConfig config{.context_tokens = 1000, .num_sequences = 3, .kv_type = DType::kBF16};
-  EXPECT_EQ(engine_memory_bytes(model, config), 3 * (1024 * model.kv_bytes_per_token(2) + model.state_bytes()));
+  EXPECT_EQ(engine_memory_bytes(model, config),
+            3 * (1024 * model.kv_bytes_per_token(DType::kBF16) + model.state_bytes()));
 }
 
 }  // namespace

@@ -79,6 +79,25 @@ TEST_F(EnginePrefixTest, ASecondTurnRunsItsOwnTokensOnly) {
   }
 }
 
+// Chunks cut at the same places read the same blocks: the answers are those of an engine that keeps nothing.
+TEST_F(EnginePrefixTest, WhatIsKeptInQ8GoesOnWithTheSameTokens) {
+  open({.kv_type = DType::kQ8_0, .num_kept_prefixes = 8});
+  std::vector<TokenId> talk = tiny_.prompt(700);
+  for (std::size_t turn = 0; turn < 3; ++turn) {
+    SCOPED_TRACE(turn);
+    const Request request = greedy_request(talk, 20);
+    const Answer answer = run(request);
+    EXPECT_EQ(num_cached(answer) > 0, turn > 0);
+    const Answer expected = run_alone(tiny_, request, {.context_tokens = 2048, .kv_type = DType::kQ8_0});
+    EXPECT_EQ(answer.tokens, expected.tokens);
+    talk = joined(joined(talk, answer.tokens), tiny_.prompt(50, turn + 1));
+  }
+  const Request branch = greedy_request(joined(tiny_.prompt(600), {3}), 9);  // parts midway: bit for bit
+  const Answer answer = run(branch);
+  EXPECT_EQ(num_cached(answer), 512U);
+  expect_same(answer, run_alone(tiny_, branch, {.context_tokens = 2048, .kv_type = DType::kQ8_0}));
+}
+
 TEST_F(EnginePrefixTest, AnEndByAStopTokenLeavesNothingToRunAgain) {
   open({.num_kept_prefixes = 4});
   Request request = greedy_request(tiny_.prompt(70), 20);

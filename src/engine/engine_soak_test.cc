@@ -100,6 +100,7 @@ TEST(EngineSoak, RandomTrafficInTightPools) {
       {.kv_type = DType::kBF16, .page_tokens = 16, .prefill_chunk_tokens = 100},
       {.kv_type = DType::kF32, .page_tokens = 16, .prefill_chunk_tokens = 5},
       {.kv_type = DType::kBF16, .page_tokens = 64, .prefill_chunk_tokens = 64},
+      {.kv_type = DType::kQ8_0, .page_tokens = 16, .prefill_chunk_tokens = 33},
   };
   for (EngineConfig config : configs) {
     SCOPED_TRACE(testing::Message() << "pages of " << config.page_tokens << ", chunks of "

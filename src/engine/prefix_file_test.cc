@@ -65,7 +65,7 @@ class PrefixFileTest : public ::testing::Test {
 };
 
 TEST_F(PrefixFileTest, AnotherEngineGoesOnWhereThisOneStopped) {
-  for (const DType kv_type : {DType::kF32, DType::kBF16}) {
+  for (const DType kv_type : kKvTypes) {
     const auto before = open({.kv_type = kv_type});
     std::vector<TokenId> talk = fill(*before);
     save(*before);
@@ -119,7 +119,8 @@ TEST_F(PrefixFileTest, WhatIsForeignIsRefused) {
   const auto before = open();
   fill(*before);
   save(*before);
-  expect_refused({.kv_type = DType::kBF16}, "made from something else");
+  expect_refused({.kv_type = DType::kBF16}, "its keys and values are f32, and here they are bf16");
+  expect_refused({.kv_type = DType::kQ8_0}, "its keys and values are f32, and here they are q8_0");
   expect_refused({.page_tokens = 32}, "made from something else");
   const TinyModel other("next-rawtopk");
   const auto engine = other.make_engine({.num_kept_prefixes = 4});

@@ -17,6 +17,7 @@ Result<std::unique_ptr<DirectRunner>> DirectRunner::make(const Qwen3Next& model,
                                                          const DirectRunnerConfig& config) {
   QN_CHECK(config.num_sequences > 0 && config.max_tokens > 0, "{} sequences of {} tokens", config.num_sequences,
            config.max_tokens);
+  QN_RETURN_IF_ERROR(check_kv_type(model.config(), config.kv_type));
   const KvStore kv = KvStore::shape_for(model.config(), config.kv_type, kPageTokens);
   const std::size_t sequence_bytes = ceil_div(config.max_tokens, kPageTokens) * kv.page_bytes() +
                                      StateStore::shape_for(model.config()).slot_floats() * sizeof(float);
@@ -24,7 +25,7 @@ Result<std::unique_ptr<DirectRunner>> DirectRunner::make(const Qwen3Next& model,
   if (sequence_bytes > free_bytes / config.num_sequences) {
     return error(
         "{} sequences of {} tokens need {} MiB each for K/V and states, and {} MiB are free in all; ask for fewer or "
-        "shorter ones, or for --kv-type bf16",
+        "shorter ones, or for --kv-type bf16 or q8_0",
         config.num_sequences, config.max_tokens, sequence_bytes >> 20, free_bytes >> 20);
   }
   return std::unique_ptr<DirectRunner>(new DirectRunner(model, ops, config));

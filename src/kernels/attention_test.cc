@@ -9,6 +9,8 @@
 #include "kernels/compare.h"
 #include "kernels/dispatch.h"
 #include "kernels/test_tensor.h"
+#include "tensor/block_formats.h"
+#include "tensor/quantize.h"
 
 namespace qnext {
 namespace {
@@ -18,7 +20,7 @@ const KernelTable& ref() {
 }
 
 // A cache of `num_positions` positions in pages of its own, in an order that is not theirs. Unwritten bytes are 0xFF,
-// NaN in either type, as in the engine's debug build.
+// NaN in every type, as in the engine's debug build.
 struct Cache {
   std::vector<std::byte> keys, values;
   std::vector<PageId> pages;
@@ -28,7 +30,8 @@ struct Cache {
         std::size_t num_positions) {
     const std::size_t num_pages = ceil_div(num_positions, page_tokens);
     const std::size_t page_bytes = dtype_bytes(type, page_tokens * num_kv_heads * head_dim);
-    const std::size_t stride_bytes = page_bytes + dtype_bytes(type, 3);  // pages of other layers lie between
+    const std::size_t stride_bytes =
+        page_bytes + 3 * dtype_info(type).block_bytes;  // pages of other layers lie between
     // The last page ends where its last position does: a sanitizer sees every overread.
     const std::size_t unused_tokens = num_pages * page_tokens - num_positions;
     const std::size_t unused_bytes = dtype_bytes(type, unused_tokens * num_kv_heads * head_dim);
@@ -91,11 +94,16 @@ Tensor attend(const KernelTable& table, const AttendProblem& p, const KvPages& k
   return out;
 }
 
-constexpr DType kCacheTypes[] = {DType::kF32, DType::kBF16};
+constexpr DType kCacheTypes[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
+
+bool holds(DType type, std::size_t head_dim) {
+  return head_dim % dtype_info(type).block_elements == 0;
+}
 
 TEST(Attend, EveryTableAgreesWithRef) {
   for (const AttendShape& s : kShapes) {
     for (const DType type : kCacheTypes) {
+      if (!holds(type, s.head_dim)) continue;
       const AttendProblem problem(s, 1);
       Cache cache(type, s.num_kv_heads, s.head_dim, s.page_tokens, s.first_position + s.num_tokens);
       problem.fill(cache);
@@ -128,6 +136,7 @@ TEST(Attend, IsWhatTheFormulaSays) {
 TEST(Attend, IsTheSameHoweverTokensAreBatched) {
   for (const AttendShape& s : {AttendShape{16, 2, 256, 64, 61, 33}, AttendShape{12, 1, 33, 10, 0, 140}}) {
     for (const DType type : kCacheTypes) {
+      if (!holds(type, s.head_dim)) continue;
       const AttendProblem p(s, 10);
       Cache cache(type, s.num_kv_heads, s.head_dim, s.page_tokens, s.first_position + s.num_tokens);
       p.fill(cache);
@@ -154,33 +163,37 @@ TEST(Attend, IsTheSameHoweverTokensAreBatched) {
 TEST(Attend, DoesNotSeeLaterPositions) {
   const AttendProblem p({4, 2, 32, 64, 0, 70}, 20);
   for (const KernelTable& table : available_tables()) {
-    SCOPED_TRACE(table.name);
-    Cache full(DType::kBF16, 2, 32, 64, 70);
-    table.store_kv(full.kv, p.keys, p.values, 0);
-    const Tensor whole = attend(table, p, full.kv);
-    Cache growing(DType::kBF16, 2, 32, 64, 70);
-    Tensor out({70, 4, 32}, kUntouched);
-    for (std::size_t t = 0; t < 70; ++t) {
-      table.store_kv(growing.kv, p.keys.view.slice(0, t, t + 1), p.values.view.slice(0, t, t + 1), t);
-      for (std::size_t h = 0; h < 2; ++h) {
-        table.attend(out.view.slice(0, t, t + 1), p.q.view.slice(0, t, t + 1), growing.kv, t, p.scale, h, {0, 1});
+    for (const DType type : {DType::kBF16, DType::kQ8_0}) {
+      SCOPED_TRACE(testing::Message() << table.name << " " << dtype_info(type).name);
+      Cache full(type, 2, 32, 64, 70);
+      table.store_kv(full.kv, p.keys, p.values, 0);
+      const Tensor whole = attend(table, p, full.kv);
+      Cache growing(type, 2, 32, 64, 70);
+      Tensor out({70, 4, 32}, kUntouched);
+      for (std::size_t t = 0; t < 70; ++t) {
+        table.store_kv(growing.kv, p.keys.view.slice(0, t, t + 1), p.values.view.slice(0, t, t + 1), t);
+        for (std::size_t h = 0; h < 2; ++h) {
+          table.attend(out.view.slice(0, t, t + 1), p.q.view.slice(0, t, t + 1), growing.kv, t, p.scale, h, {0, 1});
+        }
       }
+      expect_same_bits(out.values, whole.values);
     }
-    expect_same_bits(out.values, whole.values);
   }
 }
 
 TEST(Attend, PagingDoesNotChangeABit) {
   const AttendProblem p({8, 1, 64, 0, 150, 20}, 30);
   for (const KernelTable& table : available_tables()) {
-    SCOPED_TRACE(table.name);
-    Cache one_page(DType::kF32, 1, 64, 170, 170);
-    p.fill(one_page);
-    const Tensor expected = attend(table, p, one_page.kv);
-    for (const std::size_t page_tokens : {1, 5, 64, 100, 128}) {
-      Cache cache(DType::kF32, 1, 64, page_tokens, 170);
-      p.fill(cache);
-      expect_same_bits(attend(table, p, cache.kv).values, expected.values);
+    for (const DType type : kCacheTypes) {
+      SCOPED_TRACE(testing::Message() << table.name << " " << dtype_info(type).name);
+      Cache one_page(type, 1, 64, 170, 170);
+      p.fill(one_page);
+      const Tensor expected = attend(table, p, one_page.kv);
+      for (const std::size_t page_tokens : {1, 5, 64, 100, 128}) {
+        Cache cache(type, 1, 64, page_tokens, 170);
+        p.fill(cache);
+        expect_same_bits(attend(table, p, cache.kv).values, expected.values);
+      }
     }
   }
 }
@@ -243,6 +256,7 @@ TEST(Attend, OfEqualKeysIsTheMeanOfTheValues) {
 TEST(StoreKv, EveryTableStoresTheSameBytesAndTouchesNothingElse) {
   for (const DType type : kCacheTypes) {
     for (const std::size_t head_dim : {1, 33, 256}) {
+      if (!holds(type, head_dim)) continue;
       Tensor keys = random_tensor({9, 2, head_dim}, 70);
       const Tensor values = random_tensor({9, 2, head_dim}, 71);
       keys.values[0] = std::numeric_limits<float>::infinity();
@@ -270,6 +284,32 @@ TEST(StoreKv, EveryTableStoresTheSameBytesAndTouchesNothingElse) {
       EXPECT_EQ(num_written(expected.keys), 9u);
       EXPECT_EQ(num_written(expected.values), 9u);
     }
+  }
+}
+
+// Codes of a block whose scale is 1, halves rounded away from zero; zeros; values that no f16 scale reaches; and what
+// is not finite, which makes its own block NaN and leaves the others alone.
+TEST(StoreKv, BlocksOfQ8AreWhatTheEncoderMakes) {
+  Tensor keys({1, 1, 192}, 0.0f);
+  const float of_scale_one[] = {127.0f, 0.5f, -0.5f, 0x1.fffffep-2f, 1.5f, -2.5f, 126.5f, -126.49999f, 1e-30f, -0.0f};
+  std::copy(std::begin(of_scale_one), std::end(of_scale_one), keys.values.begin());
+  std::copy_n(random_tensor({32}, 5).values.begin(), 32, keys.values.begin() + 64);
+  for (std::size_t i = 96; i < 128; ++i) keys.values[i] = static_cast<float>(i) * 1e33f;
+  std::vector<std::byte> expected(dtype_bytes(DType::kQ8_0, 192));
+  encode_blocks(expected.data(), keys.values.data(), DType::kQ8_0, 192);
+  keys.values[128] = -std::numeric_limits<float>::infinity();
+  keys.values[191] = std::numeric_limits<float>::quiet_NaN();
+  const std::int8_t codes[] = {127, 1, -1, 0, 2, -3, 127, -126, 0, 0};
+  EXPECT_EQ(std::memcmp(expected.data() + 2, codes, sizeof(codes)), 0);
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Cache cache(DType::kQ8_0, 1, 192, 64, 64);
+    table.store_kv(cache.kv, keys, keys, 0);
+    EXPECT_EQ(std::memcmp(cache.values.data(), expected.data(), 4 * 34), 0);
+    std::vector<float> decoded(192);
+    decode_blocks(decoded.data(), cache.keys.data(), DType::kQ8_0, 192);
+    EXPECT_TRUE(std::all_of(decoded.begin(), decoded.begin() + 128, [](float x) { return std::isfinite(x); }));
+    EXPECT_TRUE(std::all_of(decoded.begin() + 128, decoded.end(), [](float x) { return std::isnan(x); }));
   }
 }
 

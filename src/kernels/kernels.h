@@ -148,12 +148,14 @@ struct KvPages {
   std::size_t page_stride_bytes = 0;
   std::size_t page_tokens = 0;
   std::span<const PageId> pages;
-  DType type = DType::kF32;  // kF32 or kBF16 (round to nearest even)
+  DType type = DType::kF32;  // kF32, kBF16 (round to nearest even) or kQ8_0 (whole blocks only: head_dim % 32 == 0)
   std::size_t num_kv_heads = 0;
   std::size_t head_dim = 0;
 };
 
-// store_kv: writes keys and values [T, Hkv, Dh] at positions first_position + [0, T), converted to kv.type.
+// store_kv: writes keys and values [T, Hkv, Dh] at positions first_position + [0, T), converted to kv.type. Each vector
+// is blocks of its own: writing one leaves the others as they are. A q8_0 block is what encode_blocks makes, but that
+// one which holds a NaN or an infinity is NaN as a whole. The same bytes in every table.
 using StoreKv = void (*)(const KvPages& kv, View<const float> keys, View<const float> values,
                          std::size_t first_position);
 

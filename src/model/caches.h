@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <span>
 
+#include "base/result.h"
 #include "base/units.h"
 #include "kernels/kernels.h"
 #include "model/config.h"
@@ -13,12 +14,25 @@
 
 namespace qnext {
 
+inline constexpr DType kKvTypes[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
+
+// Errors: a type that no cache has, or whose blocks do not divide a head's width.
+inline Status check_kv_type(const ModelConfig& config, DType type) {
+  const DTypeInfo& info = dtype_info(type);
+  if (std::ranges::find(kKvTypes, type) == std::end(kKvTypes)) {
+    return error("kv_type: found {}, expected f32, bf16 or q8_0", info.name);
+  }
+  if (config.Dh % info.block_elements == 0) return success();
+  return error("kv_type: {} keeps {} values together, and this model's heads are {} wide; take bf16", info.name,
+               info.block_elements, config.Dh);
+}
+
 // K/V of all attention layers (and of the MTP block, the last one). A page holds every layer's K and V for page_tokens
 // positions, so that one page id is all that a sequence needs:
 //   page : [num_kv_layers][keys, values][page_tokens, Hkv, Dh]
 struct KvStore {
   std::byte* data = nullptr;
-  DType type = DType::kF32;  // kF32 or kBF16
+  DType type = DType::kF32;  // one that check_kv_type is content with
   std::size_t page_tokens = 0;
   std::size_t num_kv_layers = 0;
   std::size_t Hkv = 0, Dh = 0;

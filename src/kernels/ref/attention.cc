@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "kernels/ref/ref_kernels.h"
+#include "tensor/block_formats.h"
 #include "tensor/float_formats.h"
+#include "tensor/quantize.h"
 
 namespace qnext {
 namespace {
@@ -16,18 +18,20 @@ std::byte* kv_row(const KvPages& kv, std::byte* base, std::size_t position, std:
   return base + page * kv.page_stride_bytes + dtype_bytes(kv.type, vector_idx * kv.head_dim);
 }
 
-double kv_element(const KvPages& kv, const std::byte* row, std::size_t i) {
-  if (kv.type == DType::kF32) {
-    float value;
-    std::memcpy(&value, row + i * sizeof(value), sizeof(value));
-    return value;
+// The encoder takes finite values only; what is not must not get lost in a block of small integers.
+void store_q8_0(std::byte* row, const float* values, std::size_t num_elements) {
+  for (std::size_t i = 0; i < num_elements; i += kSmallBlock, row += sizeof(BlockQ8_0)) {
+    if (find_non_finite(values + i, kSmallBlock)) {
+      const BlockQ8_0 block = {.d = kF16Nan, .codes = {}};
+      std::memcpy(row, &block, sizeof(block));
+    } else {
+      encode_blocks(row, values + i, DType::kQ8_0, kSmallBlock);
+    }
   }
-  std::uint16_t bits;
-  std::memcpy(&bits, row + i * sizeof(bits), sizeof(bits));
-  return bf16_to_f32(bits);
 }
 
 void store_row(const KvPages& kv, std::byte* row, const float* values) {
+  if (kv.type == DType::kQ8_0) return store_q8_0(row, values, kv.head_dim);
   if (kv.type == DType::kF32) {
     std::memcpy(row, values, kv.head_dim * sizeof(float));
     return;
@@ -51,20 +55,21 @@ void store_kv(const KvPages& kv, View<const float> keys, View<const float> value
 void attend_row(float* out, const float* q, const KvPages& kv, std::size_t num_positions, float scale,
                 std::size_t kv_head_idx) {
   std::vector<double> weights(num_positions);
+  std::vector<float> decoded(kv.head_dim);
   for (std::size_t p = 0; p < num_positions; ++p) {
-    const std::byte* key = kv_row(kv, kv.keys, p, kv_head_idx);
+    decode_blocks(decoded.data(), kv_row(kv, kv.keys, p, kv_head_idx), kv.type, kv.head_dim);
     double dot = 0.0;
-    for (std::size_t i = 0; i < kv.head_dim; ++i) dot += q[i] * kv_element(kv, key, i);
+    for (std::size_t i = 0; i < kv.head_dim; ++i) dot += static_cast<double>(q[i]) * decoded[i];
     weights[p] = scale * dot;
   }
   const double largest = *std::max_element(weights.begin(), weights.end());
   double weight_sum = 0.0;
   std::vector<double> sums(kv.head_dim, 0.0);
   for (std::size_t p = 0; p < num_positions; ++p) {
-    const std::byte* value = kv_row(kv, kv.values, p, kv_head_idx);
+    decode_blocks(decoded.data(), kv_row(kv, kv.values, p, kv_head_idx), kv.type, kv.head_dim);
     const double weight = std::exp(weights[p] - largest);
     weight_sum += weight;
-    for (std::size_t i = 0; i < kv.head_dim; ++i) sums[i] += weight * kv_element(kv, value, i);
+    for (std::size_t i = 0; i < kv.head_dim; ++i) sums[i] += weight * decoded[i];
   }
   for (std::size_t i = 0; i < kv.head_dim; ++i) out[i] = static_cast<float>(sums[i] / weight_sum);
 }

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/simd/decode-inl.h"
 #include "kernels/simd/math-inl.h"
 #include "kernels/simd/simd_kernels.h"
 #include "kernels/simd/tile-inl.h"
@@ -20,51 +21,99 @@ namespace qnext {
 namespace HWY_NAMESPACE {
 namespace {
 
-// ---- Keys and values in their pages, as float or as the bits of a bfloat16 ------------------------------------------
+// ---- Keys and values in their pages: floats, the bits of bfloat16s, or blocks of q8_0 -------------------------------
+
+template <class Element>
+constexpr std::size_t kElementValues = 1;
+template <>
+constexpr std::size_t kElementValues<BlockQ8_0> = kSmallBlock;
 
 // Where the vector of a position and K/V head begins, `base` being kv.keys or kv.values.
 template <class Element>
 Element* kv_row(const KvPages& kv, std::byte* base, std::size_t position, std::size_t kv_head_idx) {
   const std::size_t page = kv.pages[position / kv.page_tokens].value;
   const std::size_t vector_idx = position % kv.page_tokens * kv.num_kv_heads + kv_head_idx;
-  return reinterpret_cast<Element*>(base + page * kv.page_stride_bytes) + vector_idx * kv.head_dim;
+  return reinterpret_cast<Element*>(base + page * kv.page_stride_bytes) +
+         vector_idx * kv.head_dim / kElementValues<Element>;
 }
 
-void store_element(float* to, float value) {
-  *to = value;
+void store_row(float* to, const float* from, std::size_t num_values) {
+  std::copy_n(from, num_values, to);
 }
-void store_element(std::uint16_t* to, float value) {
-  *to = f32_to_bf16(value);
+void store_row(std::uint16_t* to, const float* from, std::size_t num_values) {
+  for (std::size_t i = 0; i < num_values; ++i) to[i] = f32_to_bf16(from[i]);
+}
+// encode_blocks' operations (tensor/quantize.cc) on vectors: the same bytes.
+void store_row(BlockQ8_0* to, const float* from, std::size_t num_values) {
+  const FloatTag d;
+  const hn::Rebind<std::int8_t, FloatTag> code_tag;
+  for (const float* end = from + num_values; from < end; from += kSmallBlock, ++to) {
+    FloatVec largest = hn::Zero(d), zeros = hn::Zero(d);
+    for (std::size_t i = 0; i < kSmallBlock; i += kLanes) {
+      const FloatVec value = hn::LoadU(d, from + i);
+      largest = hn::Max(largest, hn::Abs(value));
+      zeros = hn::MulAdd(value, hn::Zero(d), zeros);  // NaN for ever after a NaN or an infinity
+    }
+    if (!hn::AllTrue(d, hn::Eq(zeros, zeros))) {
+      *to = {.d = kF16Nan, .codes = {}};
+      continue;
+    }
+    const float scale = hn::GetLane(hn::MaxOfLanes(d, largest)) / 127;
+    const FloatVec inverse = hn::Set(d, scale > 0x1p-120f ? 1 / scale : 0.0f);
+    to->d = f32_to_f16(std::min(scale, kMaxF16));
+    for (std::size_t i = 0; i < kSmallBlock; i += kLanes) {
+      const FloatVec code = hn::Mul(hn::LoadU(d, from + i), inverse);
+      const FloatVec below_half = hn::CopySign(hn::Set(d, 0x1.fffffep-2f), code);  // rounds as std::round does
+      hn::StoreU(hn::DemoteTo(code_tag, hn::ConvertTo(IntTag(), hn::Add(code, below_half))), code_tag, to->codes + i);
+    }
+  }
+}
+
+// use(Element()) of what the pages hold.
+template <class Use>
+void with_element_of(const KvPages& kv, const Use& use) {
+  if (kv.type == DType::kF32) return use(float());
+  if (kv.type == DType::kQ8_0) return use(BlockQ8_0());
+  use(std::uint16_t());
 }
 
 template <class Element>
 void store_rows(const KvPages& kv, View<const float> keys, View<const float> values, std::size_t first_position) {
   for (std::size_t t = 0; t < keys.dim(0); ++t) {
     for (std::size_t h = 0; h < kv.num_kv_heads; ++h) {
-      Element* key = kv_row<Element>(kv, kv.keys, first_position + t, h);
-      Element* value = kv_row<Element>(kv, kv.values, first_position + t, h);
-      for (std::size_t i = 0; i < kv.head_dim; ++i) {
-        store_element(key + i, keys(t, h, i));
-        store_element(value + i, values(t, h, i));
-      }
+      store_row(kv_row<Element>(kv, kv.keys, first_position + t, h), keys.row(t, h), kv.head_dim);
+      store_row(kv_row<Element>(kv, kv.values, first_position + t, h), values.row(t, h), kv.head_dim);
     }
   }
 }
 
 void store_kv(const KvPages& kv, View<const float> keys, View<const float> values, std::size_t first_position) {
-  if (kv.type == DType::kF32) return store_rows<float>(kv, keys, values, first_position);
-  store_rows<std::uint16_t>(kv, keys, values, first_position);
+  with_element_of(kv, [&](auto element) { store_rows<decltype(element)>(kv, keys, values, first_position); });
 }
 
+// The values of a row from first + i on: d's lanes of them. `first` is where the row's block begins, or lies in it as
+// well as first + i: what is taken from the block itself then does not depend on i, and is loaded once.
 template <class D>
-HWY_INLINE hn::Vec<D> load_elements(D d, const float* from) {
-  return hn::LoadU(d, from);
+HWY_INLINE hn::Vec<D> load_values(D d, const float* row, std::size_t first, std::size_t i) {
+  return hn::LoadU(d, row + first + i);
 }
 template <class D>
-HWY_INLINE hn::Vec<D> load_elements(D d, const std::uint16_t* from) {
+HWY_INLINE hn::Vec<D> load_values(D d, const std::uint16_t* row, std::size_t first, std::size_t i) {
   const hn::RebindToUnsigned<D> bits;
   const hn::Rebind<std::uint16_t, D> halves;
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(halves, from))));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(bits, hn::LoadU(halves, row + first + i))));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_values(D d, const BlockQ8_0* row, std::size_t first, std::size_t i) {
+  const BlockQ8_0& block = row[first / kSmallBlock];
+  const hn::RebindToSigned<D> words;
+  const hn::Rebind<std::int8_t, D> bytes;
+  const auto codes = hn::PromoteTo(words, hn::LoadU(bytes, block.codes + first % kSmallBlock + i));
+  if constexpr (hn::MaxLanes(D()) == kLanes) {
+    return hn::Mul(set_half(block.d), hn::ConvertTo(d, codes));
+  } else {
+    return hn::Mul(hn::Set(d, f16_to_f32(block.d)), hn::ConvertTo(d, codes));
+  }
 }
 
 // ---- One block of positions -----------------------------------------------------------------------------------------
@@ -93,7 +142,7 @@ template <class Element>
 Block<Element> find_block(const KvPages& kv, std::size_t kv_head_idx, Range positions) {
   Block<Element> block;
   block.positions = positions;
-  const std::size_t row_step = kv.num_kv_heads * kv.head_dim;
+  const std::size_t row_step = kv.num_kv_heads * kv.head_dim / kElementValues<Element>;
   std::size_t i = 0;
   while (i < positions.count()) {  // page by page
     const std::size_t position = positions.begin + i;
@@ -156,19 +205,23 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
   using V = hn::Vec<decltype(d)>;
   Tile<kRows, kKeys, V> sums;
   fill_tile(sums, [&](std::size_t, std::size_t) HWY_ATTR { return hn::Zero(d); });
-  std::size_t i = 0;
-  for (; i + hn::Lanes(d) <= head_dim; i += hn::Lanes(d)) {
-    V key[kKeys];
+  constexpr std::size_t kStep = std::max(kLanes, kElementValues<Element>);  // a block's scale serves all its vectors
+  std::size_t first = 0;
+  for (; first + kStep <= head_dim; first += kStep) {
     HWY_UNROLL(8)
-    for (std::size_t p = 0; p < kKeys; ++p) {
-      key[p] = load_elements(d, keys[p] + i);
-      hwy::Prefetch(values[p] + i);
-    }
-    HWY_UNROLL(8)
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const V query = hn::LoadU(d, q + r * q_stride + i);
+    for (std::size_t i = 0; i < kStep; i += kLanes) {
+      V key[kKeys];
       HWY_UNROLL(8)
-      for (std::size_t p = 0; p < kKeys; ++p) sums.at[r][p] = hn::MulAdd(query, key[p], sums.at[r][p]);
+      for (std::size_t p = 0; p < kKeys; ++p) {
+        key[p] = load_values(d, keys[p], first, i);
+        hwy::Prefetch(values[p] + (first + i) / kElementValues<Element>);
+      }
+      HWY_UNROLL(8)
+      for (std::size_t r = 0; r < kRows; ++r) {
+        const V query = hn::LoadU(d, q + r * q_stride + first + i);
+        HWY_UNROLL(8)
+        for (std::size_t p = 0; p < kKeys; ++p) sums.at[r][p] = hn::MulAdd(query, key[p], sums.at[r][p]);
+      }
     }
   }
   const hn::CappedTag<float, 4> four;
@@ -188,10 +241,10 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
     }
   }
   const hn::CappedTag<float, 1> one_lane;
-  for (; i < head_dim; ++i) {  // widths that fill no vector
+  for (; first < head_dim; ++first) {  // widths that fill no vector
     for (std::size_t r = 0; r < kRows; ++r) {
       for (std::size_t p = 0; p < kKeys; ++p) {
-        scores[r * kAttendBlock + p] += q[r * q_stride + i] * hn::GetLane(load_elements(one_lane, keys[p] + i));
+        scores[r * kAttendBlock + p] += q[r * q_stride + first] * hn::GetLane(load_values(one_lane, keys[p], first, 0));
       }
     }
   }
@@ -250,8 +303,8 @@ HWY_INLINE void add_values(const Group& group, const float* kept, const float (*
       add_products(
           tile, num_positions, [&](std::size_t r, std::size_t p) HWY_ATTR { return weights[h + r][p]; },
           [&](std::size_t p, std::size_t v) HWY_ATTR {
-            hwy::Prefetch(next.keys[p] + column + v * lanes);
-            return load_elements(d, block.values[p] + column + v * lanes);
+            hwy::Prefetch(next.keys[p] + (column + v * lanes) / kElementValues<Element>);
+            return load_values(d, block.values[p], column, v * lanes);
           });
       use_tile(tile, [&](std::size_t r, std::size_t v, auto sum) HWY_ATTR { hn::StoreU(sum, d, out_at(r, v)); });
     });
@@ -335,8 +388,7 @@ void attend(View<float> out, View<const float> q, const KvPages& kv, std::size_t
             std::size_t kv_head_idx, Range tokens) {
   const AttendTask task = {
       .out = out, .q = q, .first_position = first_position, .scale = scale, .kv_head_idx = kv_head_idx};
-  if (kv.type == DType::kF32) return attend_pages<float>(task, kv, tokens);
-  attend_pages<std::uint16_t>(task, kv, tokens);
+  with_element_of(kv, [&](auto element) { attend_pages<decltype(element)>(task, kv, tokens); });
 }
 
 }  // namespace
