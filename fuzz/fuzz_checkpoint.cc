@@ -26,7 +26,7 @@ constexpr std::size_t kMostBytes = std::size_t{32} << 20;  // of a sequence's me
 bool is_small(const qnext::ModelConfig& config) {
   const std::size_t widest = std::max({config.V, config.D, config.dense_width, config.C(), 2 * config.Hq * config.Dh,
                                        config.A * std::max(config.F, config.D), config.shared_expert_width, config.E});
-  return config.state_bytes() < kMostBytes && config.kv_bytes_per_token(4) * kNumTokens < kMostBytes &&
+  return config.state_bytes() < kMostBytes && config.kv_bytes_per_token(qnext::DType::kF32) * kNumTokens < kMostBytes &&
          widest * kNumTokens * sizeof(float) < kMostBytes / 16;
 }
 

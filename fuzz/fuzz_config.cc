@@ -22,7 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t num_
   QN_CHECK(config->num_layers() <= qnext::kMaxLayers, "{} layers", config->num_layers());
   constexpr std::size_t kMostStateBytes = std::size_t{1} << 50;  // far from overflow
   QN_CHECK(config->state_bytes() < kMostStateBytes, "state of {} bytes", config->state_bytes());
-  QN_CHECK(config->kv_bytes_per_token(4) < kMostStateBytes, "K/V of {} bytes", config->kv_bytes_per_token(4));
+  QN_CHECK(config->kv_bytes_per_token(qnext::DType::kF32) < kMostStateBytes, "K/V of {} bytes",
+           config->kv_bytes_per_token(qnext::DType::kF32));
   const qnext::RopeFrequencies rope = qnext::make_rope_frequencies(config->rope);
   QN_CHECK(rope.inverse.size() == config->rope.R / 2 && std::isfinite(rope.factor), "factor {}", rope.factor);
   for (const float frequency : rope.inverse) QN_CHECK(frequency >= 0 && frequency <= 1, "frequency {}", frequency);

@@ -166,7 +166,7 @@ Work count_prefill_work(const ModelWeights& weights, const PrefillShape& shape) 
 }
 
 SequenceBytes count_sequence_bytes(const ModelConfig& config, std::size_t num_tokens, DType kv_type) {
-  return {.kv_bytes = static_cast<std::uint64_t>(num_tokens) * config.kv_bytes_per_token(dtype_bytes(kv_type, 1)),
+  return {.kv_bytes = static_cast<std::uint64_t>(num_tokens) * config.kv_bytes_per_token(kv_type),
           .state_bytes = config.state_bytes()};
 }
 

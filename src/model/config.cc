@@ -11,8 +11,8 @@ std::size_t ModelConfig::num_layers_of(MixerKind mixer) const {
   return count;
 }
 
-std::size_t ModelConfig::kv_bytes_per_token(std::size_t bytes_per_value) const {
-  return (num_layers_of(MixerKind::kAttention) + (has_mtp ? 1 : 0)) * 2 * Hkv * Dh * bytes_per_value;
+std::size_t ModelConfig::kv_bytes_per_token(DType type) const {
+  return (num_layers_of(MixerKind::kAttention) + (has_mtp ? 1 : 0)) * 2 * dtype_bytes(type, Hkv * Dh);
 }
 
 std::size_t ModelConfig::state_bytes() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tensor/dtype.h"
 
 namespace qnext {
 
@@ -75,9 +76,8 @@ struct ModelConfig {
   std::size_t num_layers() const { return layers.size(); }
   std::size_t num_layers_of(MixerKind mixer) const;
 
-  // Memory of one sequence: bytes a token of K/V at `bytes_per_value` (the MTP block's included), and bytes of
-  // recurrent and conv state.
-  std::size_t kv_bytes_per_token(std::size_t bytes_per_value) const;
+  // Memory of one sequence: bytes a token of K/V (the MTP block's included), and bytes of recurrent and conv state.
+  std::size_t kv_bytes_per_token(DType type) const;  // requires that check_kv_type is content
   std::size_t state_bytes() const;
 };
 

@@ -96,7 +96,7 @@ TEST(ConfigJson, ReadsTheReleasedModel) {
   EXPECT_FALSE(config.rope.yarn.has_value());
   EXPECT_TRUE(config.attention_gate && config.normalize_routing && config.zero_centred_norms());
   EXPECT_FALSE(config.tied_head || config.has_mtp);
-  EXPECT_EQ(config.kv_bytes_per_token(2), 24'576u);
+  EXPECT_EQ(config.kv_bytes_per_token(DType::kBF16), 24'576u);
   EXPECT_EQ(config.state_bytes(), 36u * (32 * 128 * 128 + 3 * 8192) * 4);
 }
 

@@ -133,7 +133,7 @@ TEST(FullSizeTest, LastTokenOfTheLastPageAndLayer) {
   std::filesystem::remove(path);
   ASSERT_TRUE(model.ok()) << model.message();
   const ModelConfig& cfg = (*model)->config();
-  EXPECT_EQ(cfg.kv_bytes_per_token(2), 24u * 1024);
+  EXPECT_EQ(cfg.kv_bytes_per_token(DType::kBF16), 24u * 1024);
   EXPECT_EQ(cfg.state_bytes(), (36u * 32 * 128 * 128 + 36u * 3 * 8192) * 4);
 
   // 4,096 pages of 64 tokens would be 12 GiB; the sequence's early pages are all page 0, its last is the store's last.

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/cpu.h"
+#include "model/resident_weights.h"
 
 namespace qnext {
 namespace {
@@ -13,41 +14,6 @@ namespace {
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::size_t kGroupsATask = 16;
 constexpr std::size_t kBatchBytes = std::size_t{64} << 20;
-
-void add(std::vector<Weight*>& out, DenseWeights& w) {
-  out.insert(out.end(), {&w.gate, &w.up, &w.down});
-}
-
-void add(std::vector<Weight*>& out, LayerWeights& layer) {
-  if (auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
-    out.insert(out.end(), {&attention->q, &attention->k, &attention->v, &attention->out});
-  } else {
-    auto& delta_net = std::get<DeltaNetWeights>(layer.mixer);
-    out.insert(out.end(), {&delta_net.qkv, &delta_net.z, &delta_net.ba, &delta_net.out});
-  }
-  if (auto* moe = std::get_if<MoeWeights>(&layer.ffn)) {
-    out.push_back(&moe->router);
-    for (auto* experts : {&moe->gate, &moe->up, &moe->down}) {
-      for (Weight& w : *experts) out.push_back(&w);
-    }
-    if (moe->shared) add(out, *moe->shared);
-    if (moe->shared) out.push_back(&moe->shared_gate);
-  } else {
-    add(out, std::get<DenseWeights>(layer.ffn));
-  }
-}
-
-// Every matrix that is multiplied by; the embedding is read row by row, as it lies in the file.
-std::vector<Weight*> multiplied_matrices(ModelWeights& weights) {
-  std::vector<Weight*> out;
-  for (LayerWeights& layer : weights.layers) add(out, layer);
-  out.push_back(&weights.head);
-  if (weights.mtp) {
-    out.push_back(&weights.mtp->fc);
-    add(out, weights.mtp->layer);
-  }
-  return out;
-}
 
 // Some groups of a matrix, and where they go.
 struct Task {
@@ -195,9 +161,7 @@ Status open_cache(const Plan& plan, const std::filesystem::path& path, std::uint
   return success();
 }
 
-}  // namespace
-
-Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& options) {
+Status make_packed(ModelWeights& weights, const Ops& ops, const PackOptions& options) {
   if (ops.table().packed == nullptr) return success();
   const Plan plan = make_plan(weights, *ops.table().packed);
   const auto note = [&](const std::string& text) {
@@ -209,7 +173,8 @@ Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& op
   }
   if (plan.num_bytes == 0) return success();
   const std::span<const MappedFile> files = weights_files(weights);
-  if (!options.cache_folder.empty() && plan.num_bytes >= options.smallest_cache_bytes && !files.empty()) {
+  if (options.reads_mapped_files && !options.cache_folder.empty() && plan.num_bytes >= options.smallest_cache_bytes &&
+      !files.empty()) {
     const std::filesystem::path path = cache_path(options, ops.table().name, files);
     const std::uint64_t tag = source_tag(plan, ops.table().name, files);
     std::error_code ignored;
@@ -229,6 +194,14 @@ Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& op
     return success();
   }
   return pack_in_memory(plan, weights, ops, options);
+}
+
+}  // namespace
+
+Status pack_weights(ModelWeights& weights, const Ops& ops, const PackOptions& options) {
+  QN_RETURN_IF_ERROR(make_packed(weights, ops, options));
+  if (!options.reads_mapped_files) QN_RETURN_IF_ERROR(copy_mapped_weights(weights));
+  return options.locks_memory ? lock_weights(weights, ops) : success();
 }
 
 }  // namespace qnext

@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
+
 #include "model/export_test_support.h"
+#include "model/resident_weights.h"
 #include "model/test_support.h"
 #include "tensor/file_test_util.h"
 
@@ -37,8 +41,12 @@ class PackWeights : public ::testing::Test {
     notes_.clear();
     QN_TRY(ModelWeights weights, load_weights(model_path_));
     QN_RETURN_IF_ERROR(pack_weights(weights, *ops_, options_));
+    return logits_of(std::move(weights));
+  }
+
+  std::vector<float> logits_of(ModelWeights weights) const {
     const Qwen3Next model(std::move(weights));
-    Runner runner(model, *table_);
+    Runner runner(model, ops_->table());
     SequenceMemory memory(model.config(), 16);
     return runner.logits(memory, std::vector<TokenId>{5, 6, 7, 8, 9}, 5);
   }
@@ -198,6 +206,62 @@ TEST_F(PackWeights, SaysWhichTypesItDoesNotPack) {
       notes_,
       ElementsAre(HasSubstr(fmt::format("0.0 GiB of f32 have no packed form on {}", available_tables().back().name))));
 }
+
+TEST_F(PackWeights, WithoutMappedFilesAModelOutlivesItsOwn) {
+  for (const KernelTable* table : {&available_tables()[0], table_}) {
+    SCOPED_TRACE(table->name);
+    fs::copy_file(data_path("golden/next-gguf/next-Q4_K_M.gguf"), model_path_, fs::copy_options::overwrite_existing);
+    ops_.emplace(*table, pool_);
+    options_.reads_mapped_files = true;
+    const std::vector<float> expected = *logits();
+    fs::remove_all(cache_);
+    options_.reads_mapped_files = false;
+    ModelWeights weights = std::move(load_weights(model_path_)).value();
+    ASSERT_TRUE(pack_weights(weights, *ops_, options_).ok());
+    EXPECT_THAT(cache_files(), IsEmpty());
+    fs::resize_file(model_path_, 0);  // whoever reads a mapped page of it now is killed
+    EXPECT_EQ(logits_of(std::move(weights)), expected);
+  }
+}
+
+#ifndef QNEXT_SANITIZED  // whose mlock locks nothing
+std::size_t locked_kib() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  std::size_t kib = 0;
+  while (status >> word) {
+    if (word == "VmLck:") status >> kib;
+  }
+  return kib;
+}
+
+TEST_F(PackWeights, LocksWhatStepsRead) {
+  options_.locks_memory = true;
+  ModelWeights weights = std::move(load_weights(model_path_)).value();
+  const std::size_t before = locked_kib();
+  const Status locked = pack_weights(weights, *ops_, options_);
+  ASSERT_TRUE(locked.ok()) << locked.message();
+  std::size_t num_bytes = weights.embedding.bytes();
+  for (const Weight* w : multiplied_matrices(weights)) {
+    num_bytes += w->packed == nullptr ? 0 : table_->packed->packed_bytes(*w);
+  }
+  EXPECT_GE((locked_kib() - before) * 1024, num_bytes);
+}
+
+TEST_F(PackWeights, SaysHowMuchMayBeLocked) {
+  ModelWeights weights = std::move(load_weights(model_path_)).value();
+  EXPECT_EXIT(
+      {
+        const rlimit none{};
+        ::setrlimit(RLIMIT_MEMLOCK, &none);
+        if (::geteuid() == 0) ::setuid(65534);  // root locks what it likes
+        const Status locked = lock_weights(weights, *ops_);
+        if (!locked.ok()) ::fputs(locked.message().c_str(), stderr);
+        ::_exit(locked.ok() ? 1 : 0);
+      },
+      ::testing::ExitedWithCode(0), "cannot lock 0.0. GiB of weights in memory: .*this process may lock 0.00 GiB");
+}
+#endif
 
 TEST_F(PackWeights, TablesThatPackNothingLeaveWeightsAlone) {
   const Ops ops(available_tables()[0], pool_);

@@ -5,6 +5,43 @@
 #include "tensor/mapped_file.h"
 
 namespace qnext {
+namespace {
+
+void add(std::vector<Weight*>& out, DenseWeights& w) {
+  out.insert(out.end(), {&w.gate, &w.up, &w.down});
+}
+
+void add(std::vector<Weight*>& out, LayerWeights& layer) {
+  if (auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
+    out.insert(out.end(), {&attention->q, &attention->k, &attention->v, &attention->out});
+  } else {
+    auto& delta_net = std::get<DeltaNetWeights>(layer.mixer);
+    out.insert(out.end(), {&delta_net.qkv, &delta_net.z, &delta_net.ba, &delta_net.out});
+  }
+  if (auto* moe = std::get_if<MoeWeights>(&layer.ffn)) {
+    out.push_back(&moe->router);
+    for (auto* experts : {&moe->gate, &moe->up, &moe->down}) {
+      for (Weight& w : *experts) out.push_back(&w);
+    }
+    if (moe->shared) add(out, *moe->shared);
+    if (moe->shared) out.push_back(&moe->shared_gate);
+  } else {
+    add(out, std::get<DenseWeights>(layer.ffn));
+  }
+}
+
+}  // namespace
+
+std::vector<Weight*> multiplied_matrices(ModelWeights& weights) {
+  std::vector<Weight*> out;
+  for (LayerWeights& layer : weights.layers) add(out, layer);
+  out.push_back(&weights.head);
+  if (weights.mtp) {
+    out.push_back(&weights.mtp->fc);
+    add(out, weights.mtp->layer);
+  }
+  return out;
+}
 
 Status check_model_path(const std::string& path) {
   namespace fs = std::filesystem;

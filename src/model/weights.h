@@ -97,6 +97,9 @@ Status check_model_path(const std::string& path);
 // mis-shaped one is an error that names it, what was expected and what was found.
 Result<ModelWeights> load_weights(const std::string& path);
 
+// Every matrix that is multiplied by; the embedding is read row by row, as it lies in the file.
+std::vector<Weight*> multiplied_matrices(ModelWeights& weights);
+
 // The mapped files of the checkpoint; none for one that was made in memory.
 std::span<const MappedFile> weights_files(const ModelWeights& weights);
 

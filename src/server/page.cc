@@ -1,6 +1,6 @@
 #include "server/page.h"
 
-#include "server/embed.h"
+#include "base/embed.h"
 
 namespace qnext {
 namespace {

@@ -153,4 +153,10 @@ void AtomicFile::discard() {
   fd_.reset();
 }
 
+Status write_file(const fs::path& dst, std::string_view text) {
+  QN_TRY(AtomicFile file, AtomicFile::create(dst, text.size()));
+  QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(text))));
+  return file.commit();
+}
+
 }  // namespace qnext

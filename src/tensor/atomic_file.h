@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -52,5 +53,8 @@ class AtomicFile {
   std::uint64_t written_bytes_ = 0;
   std::vector<std::byte> pending_;  // appended, not yet written
 };
+
+// A text as a whole file.
+Status write_file(const std::filesystem::path& dst, std::string_view text);
 
 }  // namespace qnext

@@ -97,6 +97,15 @@ bool CheckedFile::is_one(const std::filesystem::path& path) {
          std::memcmp(file->bytes().data(), kMagic.data(), kMagic.size()) == 0;
 }
 
+std::optional<std::uint64_t> CheckedFile::tag_of(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  Header header;
+  if (!file.ok() || file->bytes().size() < sizeof(header)) return std::nullopt;
+  std::memcpy(&header, file->bytes().data(), sizeof(header));
+  if (std::memcmp(&header, kMagic.data(), kMagic.size()) != 0) return std::nullopt;
+  return header.tag;
+}
+
 Result<CheckedFile> CheckedFile::open(const std::filesystem::path& path, std::uint64_t tag,
                                       std::optional<std::uint64_t> expected_bytes, Check check, ThreadPool& pool) {
   QN_TRY(MappedFile file, MappedFile::open(path));

@@ -57,6 +57,9 @@ class CheckedFile {
   // Whether the file, whole or not, is one of these: whether a newer one may take its place.
   static bool is_one(const std::filesystem::path& path);
 
+  // What the file says that it was made from, if it is one of these and long enough to say so.
+  static std::optional<std::uint64_t> tag_of(const std::filesystem::path& path);
+
   std::span<const std::byte> data() const;  // begins at a page
 
  private:

@@ -65,6 +65,8 @@ TEST_F(CheckedFileTest, GivesBackWhatWasWritten) {
 TEST_F(CheckedFileTest, IsNoOtherData) {
   write();
   EXPECT_THAT(open(CheckedFile::Check::kFrame, kTag + 1).message(), HasSubstr("made from something else"));
+  EXPECT_EQ(CheckedFile::tag_of(path_), kTag);
+  EXPECT_EQ(CheckedFile::tag_of(path_ / "nowhere"), std::nullopt);
   EXPECT_THAT(open(CheckedFile::Check::kFrame, kTag, kNumBytes - 1).message(), HasSubstr("made from something else"));
   folder_.write("f", "GGUF");
   EXPECT_THAT(open().message(), HasSubstr("not a file of ours"));

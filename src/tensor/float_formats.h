@@ -8,6 +8,9 @@
 
 namespace qnext {
 
+inline constexpr std::uint16_t kF16Nan = 0x7e00;
+inline constexpr float kMaxF16 = 65504.0f;
+
 // IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 mantissa bits. A NaN keeps its payload.
 inline float f16_to_f32(std::uint16_t half) {
   const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;

@@ -212,7 +212,6 @@ void encode_searched(std::byte* blocks, const Input& in) {
 
 // To the byte what llama.cpp's reference quantiser writes: its d is rounded to f16 only after the codes are made.
 void encode_q8_0(std::byte* blocks, const float* values, std::size_t num_elements) {
-  constexpr float kMaxF16 = 65504.0f;
   for (std::size_t i = 0; i < num_elements; i += kSmallBlock, blocks += sizeof(BlockQ8_0)) {
     float max_magnitude = 0;
     for (std::size_t j = 0; j < kSmallBlock; ++j) max_magnitude = std::max(max_magnitude, std::fabs(values[i + j]));

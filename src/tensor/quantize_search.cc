@@ -6,8 +6,8 @@
 namespace qnext {
 
 std::uint16_t BlockValues::to_f16(float scale) const {
-  constexpr double kMaxF16 = 65504.0;
-  return f32_to_f16(static_cast<float>(std::clamp(static_cast<double>(scale) * unit, -kMaxF16, kMaxF16)));
+  constexpr double kLargest = kMaxF16;
+  return f32_to_f16(static_cast<float>(std::clamp(static_cast<double>(scale) * unit, -kLargest, kLargest)));
 }
 
 float BlockValues::from_f16(std::uint16_t half) const {
