@@ -74,6 +74,19 @@ QnBytes qn_tokenizer_encode(const QnTokenizer* tokenizer, const uint8_t* text, s
 
 void qn_ids_free(QnIds ids);
 
+// --- training a tokenizer ---
+
+typedef struct QnWordCounts QnWordCounts;
+
+void qn_word_counts_new(QnWordCounts** out);
+
+void qn_word_counts_free(QnWordCounts* counts);
+
+QnBytes qn_word_counts_add(QnWordCounts* counts, const uint8_t* text, size_t num_bytes);
+
+// Options as JSON: {"vocab_size": int, "added": [{"content": text, "special": bool}]}; out is a tokenizer.json.
+QnBytes qn_word_counts_train(const QnWordCounts* counts, const uint8_t* options, size_t num_bytes, QnBytes* out);
+
 // --- chat template ---
 
 typedef struct QnTemplate QnTemplate;

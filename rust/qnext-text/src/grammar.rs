@@ -112,9 +112,7 @@ impl Factory {
                 let schema = serde_json::from_str(text).map_err(|e| format!("the schema is not JSON: {e}"))?;
                 TopLevelGrammar::from_json_schema(bound_whitespace(schema))
             }
-            GrammarKind::JsonObject => {
-                TopLevelGrammar::from_json_schema(bound_whitespace(serde_json::json!({"type": "object"})))
-            }
+            GrammarKind::JsonObject => TopLevelGrammar::from_json_schema(bound_whitespace(serde_json::json!({"type": "object"}))),
             GrammarKind::Regex => TopLevelGrammar::from_regex(text),
             GrammarKind::Choice => TopLevelGrammar::from_regex(&one_of(text)?),
             GrammarKind::Lark => TopLevelGrammar::from_lark(text.to_string()),

@@ -18,4 +18,6 @@ mod token_table;
 mod tokenizer;
 mod tokenizer_abi;
 mod tokenizer_json;
+mod train_bpe;
+mod train_bpe_abi;
 mod vocabulary;

@@ -30,6 +30,7 @@ const PRE_TOKENIZERS: [PreTokenizer; 2] = [
 
 pub struct Splitter {
     name: &'static str,
+    pattern: &'static str,
     words: Regex,
 }
 
@@ -49,7 +50,7 @@ impl Splitter {
 
     fn find(matches: impl Fn(&PreTokenizer) -> bool) -> Option<Splitter> {
         let found = PRE_TOKENIZERS.iter().find(|p| matches(p))?;
-        Some(Splitter { name: found.names[0], words: Regex::new(found.linear).expect("our own pattern") })
+        Some(Splitter { name: found.names[0], pattern: found.pattern, words: Regex::new(found.linear).expect("our own pattern") })
     }
 
     fn known_names() -> String {
@@ -59,6 +60,11 @@ impl Splitter {
     /// The name to write into a GGUF file.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The pattern to write into a tokenizer.json.
+    pub fn pattern(&self) -> &'static str {
+        self.pattern
     }
 
     /// Calls `use_word` with each word; together they are `text`.
