@@ -1,0 +1,35 @@
+#pragma once
+// How a problem with one question or several is asked and answered, whatever it is about.
+
+#include <string>
+#include <vector>
+
+#include "corpus/corpus.h"
+#include "corpus/grammar.h"
+#include "corpus/random.h"
+
+namespace qnext::corpus {
+
+// One question's worked answer.
+struct Worked {
+  std::vector<std::int64_t> given;
+  std::vector<std::int64_t> values;
+  std::vector<std::string> steps;  // a line each
+  std::string answer;              // "1,850 hours"
+};
+
+struct ProblemText {
+  std::string setting;
+  std::vector<std::string> questions;  // as sentences
+  std::vector<std::string> headings;   // of the parts of an answer to several questions: "hours in all:"
+  std::vector<Worked> worked;          // by question
+  std::vector<Worked> brief;           // the same without partial products
+  std::string given;                   // what a thinking answer writes down first, lines
+};
+
+// The question, its parts labelled in one of three styles, in a line or in lines; and the answer: the steps, each
+// part's below its heading, and last "Answer: **1,850 hours**". Thinking: what is given, each question again and its
+// steps, then the brief steps as the answer.
+std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
+
+}  // namespace qnext::corpus

@@ -1,0 +1,38 @@
+#pragma once
+// Sums as the corpus works them out, the same way in arithmetic, problems and instructions: place by place, so that a
+// small model never has to leap.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace qnext::corpus {
+
+// 247 -> 200, 40, 7.
+std::vector<std::int64_t> places_of(std::int64_t number);
+
+// "23 x 47 = 23 x 40 + 23 x 7 = 800 + 120 + 140 + 21 = 920 + 161 = 1,081"; "20 x 40 = 800" where one step is enough.
+// Factors from 0 on.
+std::string product_line(std::int64_t a, std::int64_t b);
+
+// "800 + 450 + 600 = 1,250 + 600 = 1,850".
+std::string sum_line(std::span<const std::int64_t> terms);
+
+// "1,247 + 385 = 1,247 + 300 + 80 + 5 = 1,547 + 80 + 5 = 1,627 + 5 = 1,632": the second number goes in place by place;
+// at once below 20, and where one step is enough.
+std::string placed_sum_line(std::int64_t a, std::int64_t b);
+
+// "800 + 450 + 600 = 1,850", at once.
+std::string brief_sum_line(std::span<const std::int64_t> terms);
+
+// "23 x 47 = 1,081", at once.
+std::string brief_product_line(std::int64_t a, std::int64_t b);
+
+// "1,850 - 620 = 1,850 - 600 - 20 = 1,250 - 20 = 1,230"; at once below 20, and where one step is enough.
+std::string difference_line(std::int64_t from, std::int64_t term);
+
+// "972 / 4 = 800 / 4 + 172 / 4 = 200 + 160 / 4 + 12 / 4 = 200 + 40 + 3 = 243"; the division leaves no rest.
+std::string quotient_line(std::int64_t a, std::int64_t b);
+
+}  // namespace qnext::corpus
