@@ -176,13 +176,6 @@ Status expect_writable(const std::string& out) {
   return success();
 }
 
-Status save(const std::string& out, const std::string& text) {
-  const std::string content = text + "\n";
-  QN_TRY(AtomicFile file, AtomicFile::create(out, content.size()));
-  QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(content))));
-  return file.commit();
-}
-
 std::string request_body(const AskOptions& options, const std::string& prompt) {
   Json messages = Json::array();
   if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
@@ -222,7 +215,7 @@ Result<ExitCode> ask(AskOptions options) {
   QN_RETURN_IF_ERROR(write_stdout(style.finish() + (answer.has_begun() ? "\n" : "")));
   if (!complete.ok()) return error("{}: {}", server.base_url, complete.message());
   if (answer.finish_reason() == "length") write_stderr("note: the answer reached its longest length\n");
-  if (!options.out.empty()) QN_RETURN_IF_ERROR(save(options.out, answer.text()));
+  if (!options.out.empty()) QN_RETURN_IF_ERROR(write_file(options.out, answer.text() + "\n"));
   return ExitCode::kDone;
 }
 

@@ -4,6 +4,7 @@
 #include "apps/console.h"
 #include "apps/json_text.h"
 #include "apps/load_model.h"
+#include "model/caches.h"
 #include "tensor/atomic_file.h"
 
 namespace qnext {
@@ -34,14 +35,9 @@ Result<Json> read_report(const std::string& path) {
   return out;
 }
 
-Status write_svg(const std::string& path, const std::string& svg) {
-  QN_TRY(AtomicFile file, AtomicFile::create(path, svg.size()));
-  QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(svg))));
-  return file.commit();
-}
-
 Result<ExitCode> predict_decode(const BenchOptions& options) {
   QN_TRY(const auto model, Qwen3Next::load(options.model));
+  QN_RETURN_IF_ERROR(check_kv_type(model->config(), options.speed.kv_type));
   BenchPrediction prediction{.model = options.model,
                              .num_layers = options.num_layers != 0 ? options.num_layers : model->config().num_layers(),
                              .kv_type = options.speed.kv_type};
@@ -82,7 +78,7 @@ Result<ExitCode> bench(const BenchOptions& options) {
     report.results.insert(report.results.end(), results.begin(), results.end());
   }
   QN_RETURN_IF_ERROR(write_stdout(options.json ? json_indented(bench_json(report)) : bench_text(report)));
-  if (!options.svg.empty()) QN_RETURN_IF_ERROR(write_svg(options.svg, bench_svg(report)));
+  if (!options.svg.empty()) QN_RETURN_IF_ERROR(write_file(options.svg, bench_svg(report)));
   if (!options.compare.empty()) {
     const auto comparison = bench_comparison(report, before);
     if (!comparison.ok()) return error("{}: {}", options.compare, comparison.message());
@@ -151,12 +147,7 @@ void add_bench_command(CLI::App& root, Action& action) {
   command.add_option("--chunk", options->speed.chunk_tokens, "Prompt tokens a step (default: 512)")
       ->check(CLI::Range(1, 65536))
       ->type_name("N");
-  command
-      .add_option_function<std::string>(
-          "--kv-type", [options](const std::string& name) { options->speed.kv_type = *dtype_from_name(name); },
-          "Element type of the K/V cache: f32 (default) or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE");
+  add_kv_type_option(command, options->speed.kv_type);
   add_report_options(command, *options);
   add_machine_options(command, options->machine);
   command.footer(

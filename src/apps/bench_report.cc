@@ -7,6 +7,7 @@
 
 #include "apps/progress.h"
 #include "apps/version.h"
+#include "apps/xml_text.h"
 #include "base/cpu.h"
 
 namespace qnext {
@@ -57,12 +58,6 @@ Json result_json(const SpeedResult& result) {
           {"bytes_per_token", static_cast<double>(result.work.bytes()) / all_tokens(result)},
           {"ops_per_token", static_cast<double>(result.work.ops) / all_tokens(result)},
           {"output_hash", fmt::format("{:016x}", result.output_hash)}};
-}
-
-std::string xml_text(std::string_view text) {
-  std::string out;
-  for (char c : text) out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : std::string(1, c);
-  return out;
 }
 
 // What makes two measurements the same, but for the speed.

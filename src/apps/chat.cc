@@ -172,10 +172,7 @@ Result<Chat::Next> Chat::set_system(const std::string& argument) {
 Result<Chat::Next> Chat::save(const std::string& argument) {
   const auto write = [&]() -> Status {
     if (argument.empty()) return error("/save: expected a file name");
-    const std::string json = conversation_json(messages_);
-    QN_TRY(AtomicFile file, AtomicFile::create(argument, json.size()));
-    QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(json))));
-    return file.commit();
+    return write_file(argument, conversation_json(messages_));
   };
   const Status status = write();
   say(status.ok() ? fmt::format("{} messages written to {}", messages_.size(), argument) : status.message());

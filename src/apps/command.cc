@@ -13,6 +13,23 @@ constexpr std::size_t kMaxContextTokens = std::size_t{1} << 24;
 
 }  // namespace
 
+int run_action(const Action& action) {
+  const Result<ExitCode> result = action();
+  if (result.ok()) return static_cast<int>(*result);
+  if (interrupted()) {
+    write_stderr("qnext: interrupted\n");
+    return static_cast<int>(ExitCode::kInterrupted);
+  }
+  if (!stdout_reader_gone()) write_stderr(fmt::format("qnext: {}\n", result.message()));
+  return static_cast<int>(ExitCode::kFailed);
+}
+
+int show_help(const CLI::App& root, const CLI::ParseError& problem) {
+  const bool wants_version = dynamic_cast<const CLI::CallForVersion*>(&problem) != nullptr;
+  const Status written = write_stdout(wants_version ? fmt::format("{}\n", problem.what()) : root.help());
+  return static_cast<int>(written.ok() ? ExitCode::kDone : ExitCode::kFailed);
+}
+
 ExitCode usage_error(const std::string& text) {
   write_stderr(fmt::format("qnext: {}\n", text));
   return ExitCode::kUsage;
@@ -40,6 +57,12 @@ void add_machine_options(CLI::App& command, MachineOptions& options) {
                   "cache folder)")
       ->type_name("DIR")
       ->group("Machine");
+  command
+      .add_flag("--no-mmap", options.no_mmap,
+                "Keep all weights in this process's own memory, none in mapped files; packs at each start")
+      ->group("Machine");
+  command.add_flag("--mlock", options.mlock, "Lock the weights in memory, so that they are never swapped out")
+      ->group("Machine");
 }
 
 CLI::Validator pulled_model() {
@@ -54,19 +77,23 @@ void add_model_option(CLI::App& command, std::string& model, const std::string& 
   command.add_option("MODEL", model, what + ", or OWNER/NAME that was pulled")->transform(pulled_model())->required();
 }
 
+void add_kv_type_option(CLI::App& command, DType& kv_type) {
+  command
+      .add_option_function<std::string>(
+          "--kv-type", [&kv_type](const std::string& name) { kv_type = *dtype_from_name(name); },
+          "Element type of the K/V cache: f32 (exact, the default), bf16 (half the memory) or q8_0 (about a quarter)")
+      ->check(CLI::IsMember({"f32", "bf16", "q8_0"}))
+      ->type_name("TYPE")
+      ->group("Machine");
+}
+
 void add_context_options(CLI::App& command, ContextOptions& options) {
   command.add_option("--context", options.context_tokens, "Longest conversation, prompt and answer, in tokens")
       ->transform(CLI::AsSizeValue(false))  // 32K is 32,768
       ->check(CLI::Range(std::size_t{1}, kMaxContextTokens))
       ->type_name("N")
       ->group("Machine");
-  command
-      .add_option_function<std::string>(
-          "--kv-type", [&options](const std::string& name) { options.kv_type = *dtype_from_name(name); },
-          "Element type of the K/V cache: f32 (exact, the default) or bf16 (half the memory)")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE")
-      ->group("Machine");
+  add_kv_type_option(command, options.kv_type);
   command
       .add_option("--draft", options.max_drafts,
                   "Tokens that the model's MTP block guesses ahead, at most; fewer, or none, where that is faster. "

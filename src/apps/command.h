@@ -36,20 +36,30 @@ enum class ExitCode {
 // The chosen subcommand's work. An error is printed as "qnext: TEXT" and ends the program with kFailed.
 using Action = std::function<Result<ExitCode>()>;
 
+// Does the work, and tells what became of it: main's result.
+int run_action(const Action& action);
+
+// The help or version that a command line asked for; `problem` is what CLI11 threw, with exit code 0.
+int show_help(const CLI::App& root, const CLI::ParseError& problem);
+
 // Prints "qnext: TEXT" for a command line whose parts are right but do not go together.
 ExitCode usage_error(const std::string& text);
 
-// --threads, --isa and --pack-cache, the same for every command that computes.
+// --threads, --isa, --pack-cache, --no-mmap and --mlock, the same for every command that computes.
 struct MachineOptions {
   std::size_t num_threads = 0;  // 0: all that this process may use
   std::string isa;              // "": QNEXT_ISA, or the best that this CPU has
   std::string pack_cache;       // folder; "": the user's cache folder; "none": packed in memory each time
+  bool no_mmap = false;         // weights in memory of our own, none read from a mapped file
+  bool mlock = false;           // weights locked in memory
 };
 void add_machine_options(CLI::App& command, MachineOptions& options);
 
 // Of an option that names a model: a Hub id that is in the Hub's cache (hub_cache.h) becomes its path.
 CLI::Validator pulled_model();
 void add_model_option(CLI::App& command, std::string& model, const std::string& what);  // the positional MODEL
+
+void add_kv_type_option(CLI::App& command, DType& kv_type);
 
 // --context, --kv-type and --draft, for every command that runs sequences.
 struct ContextOptions {
@@ -80,5 +90,8 @@ void add_serve_command(CLI::App& root, Action& action);
 void add_ask_command(CLI::App& root, Action& action);
 void add_pull_command(CLI::App& root, Action& action);
 void add_completions_command(CLI::App& root, Action& action);
+void add_train_command(CLI::App& root, Action& action);
+void add_data_command(CLI::App& root, Action& action);
+void add_plot_command(CLI::App& root, Action& action);
 
 }  // namespace qnext

@@ -140,13 +140,7 @@ void add_compare_command(CLI::App& root, Action& action) {
       ->type_name("N");
   command.add_flag("--positions", options->all_positions, "Print every position, not only the five worst");
   command.add_flag("--json", options->json, "Print one JSON object (docs/cli.md)");
-  command
-      .add_option_function<std::string>(
-          "--kv-type", [options](const std::string& name) { options->kv_type = *dtype_from_name(name); },
-          "Element type of the K/V cache: f32 (default) or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("TYPE")
-      ->group("Machine");
+  add_kv_type_option(command, options->kv_type);
   add_machine_options(command, options->machine);
   command.footer(
       "KL is KL(reference || MODEL) of the next-token distributions, in nats, from f64 log-softmax; the largest logit\n"

@@ -145,7 +145,7 @@ class Conversion {
       Progress progress("converting");
       QN_RETURN_IF_ERROR(export_safetensors(options_.dst, plan, pool_, ShownBy{progress}));
     }
-    for (const SideFile& file : files) QN_RETURN_IF_ERROR(write_side_file(options_.dst, file));
+    for (const SideFile& file : files) QN_RETURN_IF_ERROR(write_file(fs::path(options_.dst) / file.name, file.content));
     done_ = summary(options_.dst, plan);
     return success();
   }

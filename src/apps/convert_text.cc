@@ -118,10 +118,4 @@ Result<std::vector<SideFile>> load_side_files(const fs::path& folder) {
   return out;
 }
 
-Status write_side_file(const fs::path& folder, const SideFile& file) {
-  QN_TRY(AtomicFile out, AtomicFile::create(folder / file.name, file.content.size()));
-  QN_RETURN_IF_ERROR(out.append(std::as_bytes(std::span(file.content))));
-  return out.commit();
-}
-
 }  // namespace qnext

@@ -49,7 +49,4 @@ struct GgufSideFiles {
 // what they need. Errors: metadata that contradicts itself.
 Result<GgufSideFiles> make_side_files(const Gguf& gguf, const ModelConfig& config);
 
-// Whole or not at all.
-Status write_side_file(const std::filesystem::path& folder, const SideFile& file);
-
 }  // namespace qnext

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <memory>
 
 #include "apps/console.h"
@@ -154,7 +155,9 @@ std::chrono::seconds retry_delay(const HttpReply& reply, std::size_t num_tries) 
   constexpr std::int64_t kLongest = 60;
   std::int64_t seconds = std::int64_t{1} << std::min<std::size_t>(num_tries, 6);
   if (const auto after = reply.header("retry-after")) {
-    std::from_chars(after->data(), after->data() + after->size(), seconds);  // a date is not understood: as if absent
+    const bool is_number = std::from_chars(after->data(), after->data() + after->size(), seconds).ec == std::errc();
+    const std::time_t date = is_number ? -1 : curl_getdate(after->c_str(), nullptr);
+    if (date >= 0) seconds = date - std::time(nullptr);
   }
   return std::chrono::seconds(std::clamp<std::int64_t>(seconds, 0, kLongest));
 }

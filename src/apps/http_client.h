@@ -40,8 +40,8 @@ using OnBody = std::function<Status(std::string_view bytes)>;
 // and what to do; "interrupted".
 Result<HttpReply> http_call(const HttpCall& call, const OnBody& on_body);
 
-// How long to wait before the next try of a call that came back with `reply` (429 or 5xx): what Retry-After says, or
-// 1, 2, 4 ... seconds; at most a minute.
+// How long to wait before the next try of a call that came back with `reply` (429 or 5xx): what Retry-After says, a
+// number of seconds or a date, or 1, 2, 4 ... seconds; at most a minute.
 std::chrono::seconds retry_delay(const HttpReply& reply, std::size_t num_tries);
 
 // Waits, but not longer than until Ctrl-C. False: interrupted.

@@ -5,6 +5,7 @@
 #include "apps/console.h"
 #include "apps/model_files.h"
 #include "apps/progress.h"
+#include "model/caches.h"
 
 namespace qnext {
 namespace {
@@ -162,13 +163,17 @@ std::string context_name(std::size_t num_tokens) {
 
 std::string memory_text(const ModelReport& report, const std::vector<std::size_t>& contexts) {
   std::string out = fmt::format("\n  memory of one sequence{}\n", report.weights ? "" : ", with weights in bf16");
-  out += "  context       K/V f32     K/V bf16        state      weights    total f32   total bf16\n";
+  out +=
+      "  context       K/V f32     K/V bf16     K/V q8_0        state      weights    total f32   total bf16   total "
+      "q8_0\n";
   for (const Json& line : memory_json(report, contexts)) {
-    const auto bytes = [&](const char* key) { return bytes_text(line[key].get<std::uint64_t>()); };
-    out += fmt::format("  {:<8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}\n",
+    const auto bytes = [&](const char* key) {
+      return line[key].is_null() ? "-" : bytes_text(line[key].get<std::uint64_t>());
+    };
+    out += fmt::format("  {:<8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}\n",
                        context_name(line["context_tokens"].get<std::size_t>()), bytes("kv_f32_bytes"),
-                       bytes("kv_bf16_bytes"), bytes("state_bytes"), bytes("weight_bytes"), bytes("total_f32_bytes"),
-                       bytes("total_bf16_bytes"));
+                       bytes("kv_bf16_bytes"), bytes("kv_q8_0_bytes"), bytes("state_bytes"), bytes("weight_bytes"),
+                       bytes("total_f32_bytes"), bytes("total_bf16_bytes"), bytes("total_q8_0_bytes"));
   }
   return out;
 }
@@ -237,16 +242,19 @@ Result<ModelReport> make_model_report(const std::string& path) {
 Json memory_json(const ModelReport& report, const std::vector<std::size_t>& contexts) {
   Json out = Json::array();
   for (std::size_t num_tokens : contexts) {
-    const SequenceBytes exact = count_sequence_bytes(report.config, num_tokens, DType::kF32);
-    const SequenceBytes half = count_sequence_bytes(report.config, num_tokens, DType::kBF16);
-    const std::uint64_t fixed_bytes = report.weight_bytes() + exact.state_bytes;
-    out.push_back({{"context_tokens", num_tokens},
-                   {"kv_f32_bytes", exact.kv_bytes},
-                   {"kv_bf16_bytes", half.kv_bytes},
-                   {"state_bytes", exact.state_bytes},
-                   {"weight_bytes", report.weight_bytes()},
-                   {"total_f32_bytes", fixed_bytes + exact.kv_bytes},
-                   {"total_bf16_bytes", fixed_bytes + half.kv_bytes}});
+    const std::uint64_t fixed_bytes = report.weight_bytes() + report.config.state_bytes();
+    Json line = {{"context_tokens", num_tokens},
+                 {"state_bytes", report.config.state_bytes()},
+                 {"weight_bytes", report.weight_bytes()}};
+    for (const DType type : kKvTypes) {
+      std::optional<std::uint64_t> kv_bytes;  // none: the model's heads are no whole blocks of this type
+      if (check_kv_type(report.config, type).ok()) {
+        kv_bytes = count_sequence_bytes(report.config, num_tokens, type).kv_bytes;
+      }
+      line[fmt::format("kv_{}_bytes", dtype_info(type).name)] = kv_bytes ? Json(*kv_bytes) : Json();
+      line[fmt::format("total_{}_bytes", dtype_info(type).name)] = kv_bytes ? Json(fixed_bytes + *kv_bytes) : Json();
+    }
+    out.push_back(std::move(line));
   }
   return out;
 }

@@ -28,6 +28,8 @@ Result<std::unique_ptr<const Qwen3Next>> load_model(const std::string& path, con
   std::optional<Progress> progress;
   PackOptions pack;
   pack.cache_folder = cache_folder(options);
+  pack.reads_mapped_files = !options.no_mmap;
+  pack.locks_memory = options.mlock;
   pack.note = [&](const std::string& line) {
     progress.reset();
     write_stderr(fmt::format("qnext: {}\n", line));

@@ -310,9 +310,7 @@ Status save_ref(const Hub& hub, const std::string& commit) {
   if (hub.repo.revision == commit) return success();
   const fs::path ref = hub.folder / "refs" / hub.repo.revision;
   QN_RETURN_IF_ERROR(make_folder(ref.parent_path()));
-  QN_TRY(AtomicFile file, AtomicFile::create(ref, commit.size()));
-  QN_RETURN_IF_ERROR(file.append(std::as_bytes(std::span(commit))));
-  return file.commit();
+  return write_file(ref, commit);
 }
 
 Result<ExitCode> pull(const PullOptions& options) {

@@ -21,24 +21,9 @@ constexpr const char* kFooter =
     "  qnext run model.gguf 'Why is the sky blue?'\n"
     "  qnext inspect model.gguf";
 
-int run_action(const Action& action) {
-  const Result<ExitCode> result = action();
-  if (result.ok()) return static_cast<int>(*result);
-  if (interrupted()) {
-    write_stderr("qnext: interrupted\n");
-    return static_cast<int>(ExitCode::kInterrupted);
-  }
-  if (!stdout_reader_gone()) write_stderr(fmt::format("qnext: {}\n", result.message()));
-  return static_cast<int>(ExitCode::kFailed);
-}
-
 // What CLI11 threw: help and version were asked for, anything else is wrong usage.
 int explain(const CLI::App& root, const CLI::ParseError& problem) {
-  if (problem.get_exit_code() == 0) {
-    const bool wants_version = dynamic_cast<const CLI::CallForVersion*>(&problem) != nullptr;
-    const Status written = write_stdout(wants_version ? fmt::format("{}\n", problem.what()) : root.help());
-    return static_cast<int>(written.ok() ? ExitCode::kDone : ExitCode::kFailed);
-  }
+  if (problem.get_exit_code() == 0) return show_help(root, problem);
   const std::vector<CLI::App*> chosen = root.get_subcommands();
   const std::string command = chosen.empty() ? "" : " " + chosen.front()->get_name();
   return static_cast<int>(usage_error(fmt::format("{}\nTry: qnext{} --help", problem.what(), command)));
@@ -64,6 +49,9 @@ int main(int argc, char** argv) {
   add_convert_command(root, action);
   add_compare_command(root, action);
   add_bench_command(root, action);
+  add_train_command(root, action);
+  add_data_command(root, action);
+  add_plot_command(root, action);
   add_completions_command(root, action);
   try {
     root.parse(argc, argv);
