@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes the models of this folder from nothing but the corpus generator: texts, tokenizer, shards, five runs of training
+# (each goes on where it was stopped), GGUF files. Everything between is in build/tiny.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+qnext=build/release/qnext tiny=build/tiny here=models/qnext-tiny
+mkdir -p $tiny/mid-texts $tiny/late-texts $tiny/sft-texts
+
+synth() {  # folder seed kind count
+  [ -f "$1/$3.jsonl" ] || $qnext data synth --out "$1" --kind "$3" --count "$4" --seed "$2"
+}
+# To begin with: a bit of everything.
+synth $tiny 1 stories 60000
+synth $tiny 1 descriptions 10000
+synth $tiny 1 dialogues 10000
+synth $tiny 1 facts 6000
+synth $tiny 1 arithmetic 60000
+synth $tiny 1 problems 40000
+synth $tiny 1 instructions 40000
+# Then mostly problems.
+more=$tiny/mid-texts
+synth $more 2 problems 90000
+synth $more 2 problems-thinking 60000
+synth $more 2 arithmetic 70000
+synth $more 2 instructions 45000
+synth $more 2 stories 15000
+# The same, worked in finer steps than when the models that ship were at mid.
+late=$tiny/late-texts
+synth $late 4 problems 80000
+synth $late 4 problems-thinking 55000
+synth $late 4 arithmetic 50000
+synth $late 4 instructions 25000
+synth $late 4 stories 15000
+# At last: answers only.
+last=$tiny/sft-texts
+synth $last 3 problems 12000
+synth $last 3 problems-thinking 10000
+[ -f $last/instructions.jsonl ] || head -n 8000 $late/instructions.jsonl > $last/instructions.jsonl
+
+first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)
+[ -f $tiny/own/tokenizer.json ] || $qnext data tokenizer $tiny/own "${first[@]}" --vocab-size 4096
+for form in instruct thinking; do
+  mkdir -p $tiny/forms/$form
+  cp $tiny/own/* $here/$form/* $tiny/forms/$form/
+done
+pack() {  # shard, form, texts
+  [ -f "$tiny/$1.safetensors" ] || $qnext data pack "$tiny/$1.safetensors" "${@:3}" --tokenizer "$tiny/forms/$2/tokenizer.json"
+}
+pack text instruct "${first[@]}"
+pack mid-text instruct $more/{stories,arithmetic,problems,instructions}.jsonl
+pack mid-thoughts thinking $more/problems-thinking.jsonl
+pack late-text instruct $late/{stories,arithmetic,problems,instructions}.jsonl
+pack late-thoughts thinking $late/problems-thinking.jsonl
+pack chat instruct $last/problems.jsonl $last/instructions.jsonl
+pack thoughts thinking $last/problems-thinking.jsonl $last/instructions.jsonl
+
+for stage in base mid late instruct thinking; do
+  resume=(); [ -f $tiny/$stage/checkpoint.safetensors ] && resume=(--resume)
+  [ -f $tiny/$stage/model.safetensors ] || $qnext train $here/$stage.json --out $tiny/$stage "${resume[@]}"
+done
+$qnext convert $tiny/late $here/qnext-tiny-base.gguf --type q8_0 --force
+for stage in instruct thinking; do
+  $qnext convert $tiny/$stage $here/qnext-tiny-$stage.gguf --type q8_0 --force
+done
