@@ -7,17 +7,17 @@ SOAK_SECONDS ?= 1800
 ABUSE_SECONDS ?= 120
 QNEXT := build/release/qnext
 export CMAKE_CXX_COMPILER_LAUNCHER := $(shell command -v ccache)
-# Random weights with a real tokenizer: enough to see the program work (the trained model replaces it).
-MODEL ?= tests/data/golden/next-gguf/next-Q4_K_M.gguf
+# Trained by this project (make tiny); THINKING=1: the one that thinks before it answers.
+MODEL ?= models/qnext-tiny/qnext-tiny-$(if $(THINKING),thinking,instruct).gguf
 # Random weights of the real widths: 4 layers, 3.9 GiB.
 BENCH_MODEL ?= build/bench/synthetic-q4_k.gguf
 BENCH_ARGS ?= --prompt 512,4096 --gen 64 --depth 0,4096 --batch 1,8 --svg build/bench/roofs.svg
 PROMPT ?= Tell me a short story about a lighthouse keeper.
 
-.PHONY: help setup build run serve test test-asan test-tsan test-long fuzz soak abuse bench format check clean
+.PHONY: help setup setup-train build train tiny eval-tiny run serve test test-asan test-tsan test-long fuzz soak abuse bench format check clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## install what is missing (Debian packages, crates, test data); does nothing twice
 	@scripts/setup.sh
@@ -27,13 +27,29 @@ build: setup  ## the release binary, build/release/qnext
 	@cmake --build --preset release -j $(JOBS) --target qnext
 
 run: build  ## talk to the embedded model: a chat on a terminal, a demonstration without one
-	@if [ -t 0 ] && [ -t 1 ]; then $(QNEXT) chat $(MODEL); else $(QNEXT) run $(MODEL) "$(PROMPT)" --max-tokens 48 --seed 1; fi
+	@if [ -t 0 ] && [ -t 1 ]; then $(QNEXT) chat $(MODEL); else $(QNEXT) run $(MODEL) "$(PROMPT)" --max-tokens 400 --seed 1; fi
 
 serve: build  ## the embedded model on a chat page, http://127.0.0.1:8080, and for OpenAI's clients, at its /v1
 	@if command -v xdg-open > /dev/null && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then (sleep 2; xdg-open http://127.0.0.1:8080) & fi
 	$(QNEXT) serve $(MODEL) --pack-cache none
 
-test: setup  ## everything that must hold: layers and budgets, unit, golden, property and end-to-end tests
+setup-train: setup
+	@scripts/setup.sh --train
+
+train: setup-train  ## the trainer, build/release/qnext-train (libtorch): qnext train, qnext data
+	@cmake --preset release > build/release.configure.log || (cat build/release.configure.log; exit 1)
+	@cmake --build --preset release -j $(JOBS) --target qnext qnext-train
+
+tiny: train  ## make models/qnext-tiny from nothing: texts, tokenizer, training (hours), GGUF; goes on where it was stopped
+	models/qnext-tiny/make.sh
+
+eval-tiny: train  ## scores of models/qnext-tiny: problems, stories, endings, MTP
+	build/venv/bin/python3 bench/eval_tiny.py $(EVAL_ARGS)
+
+experiment-%: train  ## experiment 1 to 6 on what the family's training claims: docs/experiments; EXPERIMENT_ARGS change it
+	build/venv/bin/python3 bench/experiments.py $* $(EXPERIMENT_ARGS)
+
+test: setup-train  ## everything that must hold: layers and budgets, unit, golden, property and end-to-end tests
 	python3 tools/check_layers.py
 	python3 tools/check_layers_test.py
 	@cmake --preset release > build/release.configure.log || (cat build/release.configure.log; exit 1)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what qnext needs and this machine lacks: Debian packages, a Rust toolchain, the real tokenizer for a test.
+# --train: what the trainer needs, too; --no-test-data: nothing that only tests need.
 # Says what it does; works as root and with sudo; a second run finds nothing to do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +13,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang clang-format clang-tidy libclang-rt-14-dev
 )
+train_packages=(libtorch-dev libgloo-dev libopenblas-dev libboost-iostreams1.81-dev link-grammar)  # the trainer's: 167 packages with what they need
 min_cargo=1.87
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -87,6 +89,7 @@ if ! has_cargo; then
   install_packages cargo-web rustc-web
   has_cargo || die "need cargo $min_cargo or newer, found: $(cargo --version 2> /dev/null || echo none)"
 fi
+if [ "${1:-}" = --train ]; then install_packages "${train_packages[@]}"; fi
 if [ "${1:-}" != --no-test-data ]; then
   fetch_tokenizer
   install_python_packages

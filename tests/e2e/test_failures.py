@@ -11,7 +11,7 @@ import time
 
 from harness import GGUF, GGUF_GOLDEN, GOLDEN, QNEXT, TIMEOUT_S, TINY, Case, main, run, start
 
-COMMANDS = ("run", "chat", "tokenize", "inspect", "convert", "compare", "bench", "completions")
+COMMANDS = ("run", "chat", "tokenize", "inspect", "convert", "compare", "bench", "plot", "train", "data", "completions")
 # Seconds of text: only a signal ends it sooner. The model was made for 4,096 tokens.
 ENDLESS = ["--context", "4096", "--max-tokens", "4000", "--seed", "1", "--ignore-eos"]
 
@@ -28,7 +28,7 @@ class Usage(Case):
                      ["run", GGUF, "hi", "--max-tokens", "0"], ["run", GGUF, "hi", "--max-tokens", "-3"],
                      ["run", GGUF, "hi", "--temperature", "hot"], ["run", GGUF, "hi", "--temperature", "-1"],
                      ["run", GGUF, "hi", "--top-p", "2"], ["run", GGUF, "hi", "--threads", "0"],
-                     ["run", GGUF, "hi", "--isa", "abacus"], ["run", GGUF, "hi", "--kv-type", "q8_0"],
+                     ["run", GGUF, "hi", "--isa", "abacus"], ["run", GGUF, "hi", "--kv-type", "q4_0"],
                      ["run", GGUF, "hi", "there"], ["run", GGUF, "hi", "--ids", "1"], ["run", GGUF, "--ids", "1"],
                      ["run", GGUF, "--raw", "--ids", "1,x"], ["run", GGUF, "hi", "--top-k", "99999999999999999999"],
                      ["run", GGUF, "hi", "--seed", "-1"], ["run", GGUF, "hi", "--seed", "99999999999999999999"],

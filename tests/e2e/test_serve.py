@@ -560,6 +560,24 @@ class Life(Case):
         self.fails(1, "serve", GGUF, "--port", 0, "--prefix-file", self.folder, says="found a folder")
         self.fails(1, "serve", GGUF, "--port", 0, "--prefix-cache", 0, "--prefix-file", kept, says="--prefix-cache 0")
 
+    def test_eight_bit_keys_and_values(self):
+        kept = self.folder / "kept"
+        args = "--kv-type", "q8_0", "--prefix-file", kept, "--context", "1K"
+        ask = {"model": MODEL, "prompt": "The ship sailed on and on. " * 20, "max_tokens": 12, "temperature": 0, "logprobs": 0}
+        answers = []
+        for _ in range(2):  # the second one from what the first left
+            with Server(*args) as server:
+                answers += [server.client().completions.create(**ask) for _ in range(2)]
+                self.assertEqual(server.stop()[0], 0)
+        self.assertEqual(len({answer.choices[0].text for answer in answers}), 1)
+        self.assertGreater(answers[2].usage.prompt_tokens_details.cached_tokens, 0)
+        with Server("--context", "1K") as server:
+            exact = server.client().completions.create(**ask)
+        first, expected = (answer.choices[0].logprobs.token_logprobs[0] for answer in (answers[0], exact))
+        self.assertAlmostEqual(first, expected, delta=0.05)
+        with Server("--kv-type", "f32", *args[2:]) as server:  # another cache's file is not taken
+            self.assertEqual(server.client().completions.create(**ask).usage.prompt_tokens_details.cached_tokens, 0)
+
     def test_the_prefix_cache_does_not_show(self):
         long = "Once upon a time there was a lighthouse keeper who counted waves. " * 12
         asks = [{"model": MODEL, "prompt": long[: 200 + 97 * i] if i % 3 else long, "max_tokens": 8 + i, "seed": i, "n": 1 + i % 3}
