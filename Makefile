@@ -67,9 +67,9 @@ test-tsan: setup  ## the threaded parts under ThreadSanitizer
 	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine|server)\.'
 
 fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
-	cmake --preset fuzz > /dev/null
-	cmake --build --preset fuzz -j $(JOBS) --target fuzzers
-	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+	cmake --preset asan > /dev/null
+	cmake --build --preset asan -j $(JOBS) --target fuzzers
+	scripts/fuzz.sh build/asan $(FUZZ_SECONDS)
 
 soak: build  ## random load on the server for SOAK_SECONDS (1800): exact answers, flat memory, nothing left running
 	QNEXT=$(QNEXT) build/venv/bin/python3 tests/load/soak.py --seconds $(SOAK_SECONDS)

@@ -13,8 +13,7 @@
 namespace {
 
 std::string read(const char* name) {
-  const auto root = std::filesystem::path(__FILE__).parent_path().parent_path();
-  std::ifstream file(root / "tests/data/text/tokenizer-small" / name);
+  std::ifstream file(std::filesystem::path(QNEXT_SOURCE_DIR) / "tests/data/text/tokenizer-small" / name);
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();

@@ -40,7 +40,7 @@ TEST(Escaped, LeavesOneLineOfUtf8) {
 }
 
 TEST(ReadFile, SaysWhatIsWrong) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const std::string path = folder.write("five", "12345");
   EXPECT_EQ(*read_file(path, 5), "12345");
   EXPECT_THAT(read_file(path, 4).message(), HasSubstr("expected at most 4 bytes"));

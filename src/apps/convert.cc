@@ -32,14 +32,14 @@ std::string type_names(const std::vector<DType>& types) {
 }
 
 // What the command line asks for, its parts understood.
-struct Request {
+struct ConvertRequest {
   bool to_gguf = true;
   DType type = DType::kBF16;
   GgufTypeRules rules = {};
 };
 
-Result<Request> parse_request(const ConvertOptions& options) {
-  Request request{.to_gguf = is_gguf_path(options.dst)};
+Result<ConvertRequest> parse_request(const ConvertOptions& options) {
+  ConvertRequest request{.to_gguf = is_gguf_path(options.dst)};
   if (!options.importance_matrix.empty()) {
     return error("--imatrix {}: importance matrices are not supported; leave the option out",
                  options.importance_matrix);
@@ -100,7 +100,7 @@ struct ShownBy {
 
 class Conversion {
  public:
-  Conversion(const ConvertOptions& options, const Request& request, const ExportSource& source)
+  Conversion(const ConvertOptions& options, const ConvertRequest& request, const ExportSource& source)
       : options_(options),
         request_(request),
         source_(source),
@@ -167,14 +167,14 @@ class Conversion {
   }
 
   const ConvertOptions& options_;
-  const Request& request_;
+  const ConvertRequest& request_;
   const ExportSource& source_;
   ThreadPool pool_;
   std::string done_;
 };
 
 Result<ExitCode> convert(const ConvertOptions& options) {
-  const Result<Request> request = parse_request(options);
+  const Result<ConvertRequest> request = parse_request(options);
   if (!request.ok()) return usage_error(request.message());
   catch_interrupts();
   QN_TRY(const ExportSource source, ExportSource::open(options.src));

@@ -14,8 +14,8 @@
 namespace qnext {
 namespace {
 
+using test::TempFolder;
 using ::testing::HasSubstr;
-using testing::TempFolder;
 namespace fs = std::filesystem;
 
 std::string golden(const std::string& relative) {

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxJsonBytes = std::size_t{16} << 20;
 constexpr std::size_t kMaxTokenizerBytes = std::size_t{256} << 20;

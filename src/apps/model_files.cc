@@ -12,7 +12,7 @@ namespace qnext {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxGenerationConfigBytes = std::size_t{1} << 20;
 constexpr std::size_t kMaxNoteBytes = 4096;

@@ -58,7 +58,7 @@ TEST(TextFiles, OfAFolder) {
   EXPECT_THAT(require_tokenizer(bare, "M").message(), HasSubstr("M: expected a tokenizer (tokenizer.json)"));
   EXPECT_EQ(model_note(data("golden/next-tiny")), std::nullopt);
 
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   folder.write("chat_template.jinja", "{{ messages[0].content }}");
   folder.write("tokenizer_config.json", R"({"eos_token": "<e>"})");
   folder.write("generation_config.json", R"({"temperature": 0.5})");
@@ -74,7 +74,7 @@ TEST(TextFiles, BrokenOnesAreErrors) {
   EXPECT_THAT(load_text_files("/nonexistent").message(), HasSubstr("no such file"));
   EXPECT_THAT(load_text_files("/etc/passwd").message(), HasSubstr("/etc/passwd: expected a folder"));
   const auto message = [](const std::string& name, const std::string& text) {
-    const testing::TempFolder folder;
+    const test::TempFolder folder;
     folder.write(name, text);
     return load_text_files(folder.path()).message();
   };

@@ -14,7 +14,7 @@
 namespace qnext {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 struct PlotOptions {
   std::vector<std::string> logs, y = {"loss"};

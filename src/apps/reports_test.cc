@@ -32,7 +32,7 @@ constexpr const char* kConfig80B = R"({
   "intermediate_size": 5120, "norm_topk_prob": true, "rms_norm_eps": 1e-6, "tie_word_embeddings": false})";
 
 TEST(Inspect, The80BModelFromItsConfigAlone) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const fs::path config = folder.write("config.json", kConfig80B);
   for (const std::string& path : {folder.path().string(), config.string()}) {
     const ModelReport report = make_model_report(path).value();
@@ -76,7 +76,7 @@ TEST(Inspect, CountsAFilesTensors) {
 
 TEST(Inspect, SaysWhatIsWrong) {
   EXPECT_FALSE(make_model_report("/nonexistent").ok());
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   EXPECT_THAT(make_model_report(folder.path().string()).message(), HasSubstr("config.json: No such file"));
   folder.write("config.json", "{}");
   EXPECT_THAT(make_model_report(folder.path().string()).message(), HasSubstr("model_type"));

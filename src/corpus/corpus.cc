@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::array<std::string_view, 8> kKindNames = {
     "stories", "descriptions", "dialogues", "facts", "arithmetic", "problems", "problems-thinking", "instructions"};
-constexpr int kMaxDraws = 2000;  // a maker that refuses so often never gives a document
+constexpr int kMaxDocumentDraws = 2000;  // a maker that refuses so often never gives a document
 constexpr std::uint64_t kHeldOutNumbers = 10;
 constexpr std::size_t kMinStoryWords = 80;
 constexpr std::size_t kMaxStoryWords = 250;
@@ -72,10 +72,10 @@ Document make_document(Kind kind, std::uint64_t seed, std::uint64_t index, Split
   const std::string stream =
       std::string(kKindNames[static_cast<std::size_t>(kind)]) + (split == Split::kTrain ? "" : " held-out");
   Random random(seed, stream, index);
-  for (int attempt = 0; attempt < kMaxDraws; ++attempt) {
+  for (int attempt = 0; attempt < kMaxDocumentDraws; ++attempt) {
     if (std::optional<Document> document = make(kind, {random, split, index})) return *std::move(document);
   }
-  QN_CHECK(false, "no document of kind {} after {} draws", stream, kMaxDraws);
+  QN_CHECK(false, "no document of kind {} after {} draws", stream, kMaxDocumentDraws);
   return {};
 }
 

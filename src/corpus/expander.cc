@@ -10,7 +10,7 @@
 namespace qnext::corpus {
 namespace {
 
-constexpr int kMaxDraws = 60;  // for a value that no other variable holds
+constexpr int kMaxValueDraws = 60;  // for a value that no other variable holds
 
 std::size_t first_bar(std::string_view body) {
   int depth = 0;
@@ -84,7 +84,7 @@ bool Expander::is_taken(std::string_view variable, std::string_view text) const 
 
 void Expander::bind_tag(std::string_view variable, std::string_view source) {
   Value value;
-  for (int attempt = 0; attempt < kMaxDraws; ++attempt) {
+  for (int attempt = 0; attempt < kMaxValueDraws; ++attempt) {
     if (name_length(source) == source.size()) {
       value = name_or_attribute(source);
     } else {

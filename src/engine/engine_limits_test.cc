@@ -10,11 +10,6 @@
 namespace qnext::test {
 namespace {
 
-const TinyModel& tiny() {
-  static const TinyModel model("next-tiny");
-  return model;
-}
-
 TEST(EngineLimits, ACancelledRequestLeavesAtOnceAndDisturbsNobody) {
   const auto engine = tiny().make_engine({.num_sequences = 3});
   const Request kept = greedy_request(tiny().prompt(100, 1), 20);

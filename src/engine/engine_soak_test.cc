@@ -13,11 +13,6 @@
 namespace qnext::test {
 namespace {
 
-const TinyModel& tiny() {
-  static const TinyModel model("next-tiny");
-  return model;
-}
-
 constexpr std::size_t kContextTokens = 192;
 
 Request random_request(std::mt19937& random) {

@@ -9,11 +9,6 @@
 namespace qnext::test {
 namespace {
 
-const TinyModel& tiny() {
-  static const TinyModel model("next-tiny");
-  return model;
-}
-
 // Prompts of many lengths, greedy and sampled: single tokens, ends inside, at and beside chunk boundaries, and lengths
 // that meet what others leave of a step's budget.
 std::vector<Request> mixed_requests() {

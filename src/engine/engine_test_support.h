@@ -65,6 +65,11 @@ class TinyModel {
   std::unique_ptr<const Qwen3Next> model_;
 };
 
+inline const TinyModel& tiny() {
+  static const TinyModel model("next-tiny");
+  return model;
+}
+
 inline Request greedy_request(std::vector<TokenId> prompt, std::size_t max_new_tokens) {
   Request request;
   request.prompt = std::move(prompt);

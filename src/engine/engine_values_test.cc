@@ -15,11 +15,6 @@
 namespace qnext::test {
 namespace {
 
-const TinyModel& tiny() {
-  static const TinyModel model("next-tiny");
-  return model;
-}
-
 std::vector<TokenEvent> token_events(const Request& request, const EngineConfig& config = {}) {
   const auto engine = tiny().make_engine(config);
   submit(*engine, request);

@@ -59,7 +59,7 @@ class PrefixFileTest : public ::testing::Test {
     engine->check_integrity();
   }
 
-  qnext::testing::TempFolder folder_;
+  qnext::test::TempFolder folder_;
   TinyModel tiny_;
   std::filesystem::path path_;
 };

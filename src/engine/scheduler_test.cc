@@ -87,7 +87,7 @@ TEST(Scheduler, WhenNobodyCanMoveTheYoungestGivesWay) {
 
 constexpr std::size_t kPageTokens = 8;
 
-struct Life {
+struct RequestLife {
   std::size_t num_prompt_tokens = 0;
   std::size_t num_answer_tokens = 0;
   std::size_t num_run = 0;
@@ -98,21 +98,21 @@ struct Life {
 };
 
 struct World {
-  std::vector<Life*> running;
-  std::deque<Life*> waiting;
+  std::vector<RequestLife*> running;
+  std::deque<RequestLife*> waiting;
   std::size_t num_free_pages = 0;
   std::size_t num_free_slots = 0;
 
   StepPlan make_plan(const SchedulerLimits& limits) const {
     std::vector<RunningSequence> running_view;
-    for (const Life* life : running) {
+    for (const RequestLife* life : running) {
       const std::size_t num_needed = ceil_div(life->num_run + 1, kPageTokens);
       running_view.push_back(
           {.num_prompt_tokens_left = life->decodes() ? 0 : life->num_prompt_tokens - life->num_run,
            .num_pages_missing = life->decodes() && num_needed > life->num_pages ? num_needed - life->num_pages : 0});
     }
     std::vector<WaitingRequest> waiting_view;
-    for (const Life* life : waiting) {
+    for (const RequestLife* life : waiting) {
       waiting_view.push_back({life->num_prompt_tokens, ceil_div(life->num_prompt_tokens + 1, kPageTokens)});
     }
     return plan_step({.running = running_view,
@@ -122,7 +122,7 @@ struct World {
                      limits);
   }
 
-  void take_pages(Life& life, std::size_t num_tokens) {
+  void take_pages(RequestLife& life, std::size_t num_tokens) {
     const std::size_t num_needed = ceil_div(num_tokens, kPageTokens);
     if (num_needed <= life.num_pages) return;
     ASSERT_LE(num_needed - life.num_pages, num_free_pages) << "a plan beyond the pool";
@@ -146,7 +146,7 @@ struct World {
       ASSERT_LT(rows.sequence_idx, running.size());
       ASSERT_FALSE(has_rows[rows.sequence_idx]) << "twice in one step";
       has_rows[rows.sequence_idx] = true;
-      Life& life = *running[rows.sequence_idx];
+      RequestLife& life = *running[rows.sequence_idx];
       ASSERT_EQ(rows.is_prefill, !life.decodes());
       ASSERT_FALSE(!rows.is_prefill && prefill_began) << "decode after prefill";
       ASSERT_GT(rows.num_tokens, 0u);
@@ -173,7 +173,7 @@ struct World {
       ASSERT_TRUE(plan.rows.empty());
       running[*plan.exhausted_sequence_idx]->exhausted = true;
     }
-    std::erase_if(running, [&](Life* life) {
+    std::erase_if(running, [&](RequestLife* life) {
       if (!life->finished() && !life->exhausted) return false;
       num_free_pages += life->num_pages;
       ++num_free_slots;
@@ -192,7 +192,7 @@ TEST(Scheduler, EveryRequestComesToItsEnd) {
     World world;
     world.num_free_slots = 1 + random() % 6;
     const std::size_t num_slots = world.num_free_slots;
-    std::deque<Life> lives;
+    std::deque<RequestLife> lives;
     std::size_t num_pages_of_longest = 0;
     std::size_t num_tokens = 0;
     for (std::size_t i = 0; i < 1 + random() % 20; ++i) {
@@ -220,7 +220,7 @@ TEST(Scheduler, EveryRequestComesToItsEnd) {
     }
     EXPECT_EQ(world.num_free_pages, num_pages);
     EXPECT_EQ(world.num_free_slots, num_slots);
-    for (const Life& life : lives) {
+    for (const RequestLife& life : lives) {
       EXPECT_TRUE(life.finished() || life.exhausted);
       EXPECT_FALSE(roomy && life.exhausted);
       num_exhausted += life.exhausted ? 1 : 0;

@@ -78,7 +78,7 @@ TEST(StateCache, AWindowHandsOverTheLastAcceptedRow) {
 
 // A sequence of the random history below: its slot, a checkpoint and a draft window when it has them, and what the
 // states must read as.
-struct Life {
+struct SequenceLife {
   StateSlotId slot;
   float value = 0;
   std::optional<StateSlotId> checkpoint;
@@ -92,7 +92,7 @@ class RandomHistory {
   void take_step() {
     const std::size_t kind = below(6);
     if (kind == 0 || lives_.empty()) return acquire();
-    Life& life = lives_[below(lives_.size())];
+    SequenceLife& life = lives_[below(lives_.size())];
     if (kind == 1) return write(life.slot, life.value);
     if (kind == 2) return move_checkpoint(life);
     if (kind == 3) return restore(life);
@@ -103,7 +103,7 @@ class RandomHistory {
   // Every slot reads as it should, and is held by who should hold it.
   void expect_right() const {
     std::vector<StateSlotId> in_use;
-    for (const Life& life : lives_) {
+    for (const SequenceLife& life : lives_) {
       in_use.push_back(life.slot);
       ASSERT_TRUE(all_are(state_of(cache_, life.slot), life.value));
       if (!life.checkpoint) continue;
@@ -126,18 +126,18 @@ class RandomHistory {
     if (slot) lives_.push_back({.slot = *slot, .value = 0, .checkpoint = {}, .checkpoint_value = 0});
     num_refused_ += slot ? 0 : 1;
   }
-  void move_checkpoint(Life& life) {
+  void move_checkpoint(SequenceLife& life) {
     if (life.checkpoint) cache_.release(*life.checkpoint);
     life.checkpoint = cache_.try_checkpoint(life.slot);
     life.checkpoint_value = life.value;
     num_refused_ += life.checkpoint ? 0 : 1;
   }
-  void restore(Life& life) {
+  void restore(SequenceLife& life) {
     if (!life.checkpoint) return;
     cache_.restore(life.slot, *life.checkpoint);
     life.value = life.checkpoint_value;
   }
-  void draft(Life& life) {
+  void draft(SequenceLife& life) {
     const std::size_t num_rows = 2 + below(4);
     std::vector<StateSlotId> window;
     if (!cache_.try_open_window(window, num_rows - 1)) {
@@ -150,7 +150,7 @@ class RandomHistory {
     cache_.commit_window(life.slot, window, num_accepted);
     life.value = values[num_accepted - 1];
   }
-  void release(Life& life) {
+  void release(SequenceLife& life) {
     cache_.release(life.slot);
     if (life.checkpoint) cache_.release(*life.checkpoint);
     life = lives_.back();
@@ -159,7 +159,7 @@ class RandomHistory {
 
   StateCache cache_;
   std::mt19937 random_;
-  std::vector<Life> lives_;
+  std::vector<SequenceLife> lives_;
   float last_value_ = 0;
   std::size_t num_refused_ = 0;
 };

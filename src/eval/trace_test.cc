@@ -107,9 +107,9 @@ TEST(Compare, RefusesWhatDoesNotFit) {
 }
 
 TEST(GoldenFile, SaysWhatIsWrong) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto write_golden = [&](const std::string& header, std::size_t num_data_bytes) {
-    return folder.write("golden.safetensors", testing::u64(header.size()) + header + std::string(num_data_bytes, '\0'));
+    return folder.write("golden.safetensors", test::u64(header.size()) + header + std::string(num_data_bytes, '\0'));
   };
   EXPECT_THAT(load_golden_file("/nonexistent.safetensors").message(), HasSubstr("/nonexistent.safetensors"));
   EXPECT_THAT(load_golden_file(write_golden(R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4)).message(),

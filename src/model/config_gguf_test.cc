@@ -9,7 +9,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using testing::TempFolder;
 
 // Metadata (and tensors) of a small network, to be changed and parsed.
 class GgufConfigTest : public ::testing::Test {

@@ -11,7 +11,7 @@
 namespace qnext {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // A value as errors show it; null: there is none.
 std::string shown(const Json* value) {

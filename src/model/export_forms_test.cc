@@ -7,7 +7,7 @@
 namespace qnext {
 namespace {
 
-using testing::TempFolder;
+using test::TempFolder;
 
 // Writes `weight` as one f32 or bf16 tensor of a GGUF at `path`, from one form to another.
 void write_tensor(const std::filesystem::path& path, const Weight& weight, DType type, ValueForm stored,

@@ -8,7 +8,7 @@
 namespace qnext {
 namespace {
 
-using testing::TempFolder;
+using test::TempFolder;
 using Bytes = std::vector<std::byte>;
 
 template <class T>

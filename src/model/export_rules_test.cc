@@ -9,7 +9,7 @@
 namespace qnext {
 namespace {
 
-using testing::TempFolder;
+using test::TempFolder;
 
 NetworkTensor matrix_of(TensorRole role, std::size_t cols) {
   NetworkTensor tensor;

@@ -9,7 +9,7 @@
 namespace qnext {
 namespace {
 
-using testing::TempFolder;
+using test::TempFolder;
 
 std::string read_test_data(const std::string& name) {
   std::ifstream in(std::string(QNEXT_SOURCE_DIR) + "/tests/data/convert/" + name);

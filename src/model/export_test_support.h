@@ -38,7 +38,7 @@ inline Status to_gguf(const std::filesystem::path& dst, const ExportSource& sour
 }
 
 // Writes `source` as model.safetensors and config.json of an existing folder.
-inline Status to_safetensors(const testing::TempFolder& dst, const ExportSource& source, DType type = DType::kBF16) {
+inline Status to_safetensors(const test::TempFolder& dst, const ExportSource& source, DType type = DType::kBF16) {
   ThreadPool pool(2);
   QN_RETURN_IF_ERROR(export_safetensors(dst.path(), plan_safetensors(source, type), pool, go_on));
   dst.write("config.json", config_json_text(source.config(), type, {}));

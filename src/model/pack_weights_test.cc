@@ -61,7 +61,7 @@ class PackWeights : public ::testing::Test {
   const KernelTable* table_ = nullptr;
   ThreadPool pool_{2};
   std::optional<Ops> ops_;
-  testing::TempFolder folder_;
+  test::TempFolder folder_;
   std::string model_path_ = (folder_.path() / "m.gguf").string();
   fs::path cache_ = folder_.path() / "a" / "cache";
   PackOptions options_;

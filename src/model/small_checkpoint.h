@@ -164,7 +164,7 @@ inline void write_safetensors(const std::filesystem::path& path, const Tensors& 
   auto writer = SafetensorsWriter::create(path, {.tensors = specs, .metadata = {}, .max_shard_bytes = std::nullopt});
   QN_CHECK(writer.ok(), "{}", writer.message());
   for (const auto& [name, tensor] : tensors) {
-    QN_CHECK(writer->append(testing::as_bytes(tensor.bytes)).ok(), "cannot append {}", name);
+    QN_CHECK(writer->append(test::as_bytes(tensor.bytes)).ok(), "cannot append {}", name);
   }
   QN_CHECK(writer->commit().ok(), "cannot commit {}", path.string());
 }
@@ -183,7 +183,7 @@ inline void write_gguf(const std::filesystem::path& path, const Metadata& metada
   auto writer = GgufWriter::create(path, header);
   QN_CHECK(writer.ok(), "{}", writer.message());
   for (const auto& [name, tensor] : tensors) {
-    QN_CHECK(writer->append(testing::as_bytes(tensor.bytes)).ok(), "cannot append {}", name);
+    QN_CHECK(writer->append(test::as_bytes(tensor.bytes)).ok(), "cannot append {}", name);
   }
   QN_CHECK(writer->commit().ok(), "cannot commit {}", path.string());
 }

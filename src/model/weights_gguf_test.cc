@@ -10,7 +10,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using testing::TempFolder;
 
 std::vector<float> logits_at(const std::filesystem::path& path) {
   const auto model = Qwen3Next::load(path.string());

@@ -9,8 +9,6 @@
 namespace qnext::test {
 namespace {
 
-using testing::TempFolder;
-
 // As wide as the widest block, so that every type fits; both kinds of mixer, and the MTP block.
 constexpr const char* kWide = R"({"model_type": "qwen3_next", "vocab_size": 33, "hidden_size": 256,
  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,

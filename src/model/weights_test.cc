@@ -14,7 +14,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using testing::TempFolder;
 
 std::string message_of(const fs::path& path) {
   const auto weights = load_weights(path.string());

@@ -5,12 +5,12 @@
 namespace qnext {
 namespace {
 
-struct Case {
+struct AnswerCase {
   bool starts_inside;
   std::string text, reasoning, content;
 };
 
-const Case kCases[] = {
+const AnswerCase kAnswerCases[] = {
     {false, "Hello.", "", "Hello."},
     {false, "", "", ""},
     {false, "<think>\nWhy?\n</think>\n\nBecause.", "Why?", "Because."},
@@ -27,7 +27,7 @@ const Case kCases[] = {
 };
 
 TEST(ReasoningSplitter, PartsTextWhateverTheCuts) {
-  for (const Case& c : kCases) {
+  for (const AnswerCase& c : kAnswerCases) {
     for (std::size_t step = 1; step <= c.text.size() + 1; ++step) {
       SCOPED_TRACE(testing::Message() << c.text << ", " << step << " at a time");
       ReasoningSplitter splitter(c.starts_inside);

@@ -12,12 +12,12 @@ const auto kTools = std::make_shared<const std::vector<Tool>>(std::vector<Tool>{
     {"say", Json::parse(R"({"type": "object", "properties": {"text": {"type": "string"}}})")},
     {"now", Json::object()}});
 
-struct Case {
+struct CallCase {
   std::string text, content;
   std::vector<ToolCall> calls;
 };
 
-const Case kCases[] = {
+const CallCase kCallCases[] = {
     {"", "", {}},
     {"Just text. \n", "Just text. \n", {}},
     {"a <tool> b </tool_call>", "a <tool> b </tool_call>", {}},
@@ -74,7 +74,7 @@ const Case kCases[] = {
 };
 
 TEST(ToolCallParser, PartsTextWhateverTheCuts) {
-  for (const Case& c : kCases) {
+  for (const CallCase& c : kCallCases) {
     for (std::size_t step = 1; step <= c.text.size() + 1; ++step) {
       SCOPED_TRACE(testing::Message() << c.text << ", " << step << " at a time");
       ToolCallParser parser(kTools);

@@ -15,12 +15,12 @@
 namespace qnext {
 namespace {
 
+using test::as_bytes;
 using ::testing::AllOf;
-using testing::as_bytes;
 using ::testing::HasSubstr;
 
 TEST(AtomicFile, AppearsOnlyOnCommit) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("f", "old");
   auto file = AtomicFile::create(path, 6);
   ASSERT_TRUE(file.ok()) << file.message();
@@ -35,7 +35,7 @@ TEST(AtomicFile, AppearsOnlyOnCommit) {
 }
 
 TEST(AtomicFile, KeepsTheOrderOfSmallAndLargePieces) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   std::vector<std::string> pieces;
   std::string expected;
   for (const std::size_t bytes : {5, 3'000'000, 1, 700'000, 700'000, 0, 1 << 20, 1, (1 << 20) - 1, 1, 2'000'000, 7}) {
@@ -50,7 +50,7 @@ TEST(AtomicFile, KeepsTheOrderOfSmallAndLargePieces) {
 }
 
 TEST(AtomicFile, LeavesNothingWithoutCommit) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("f", "old");
   {
     auto file = AtomicFile::create(path, 3);
@@ -63,14 +63,14 @@ TEST(AtomicFile, LeavesNothingWithoutCommit) {
 }
 
 TEST(AtomicFile, RefusesASecondWriterOfTheSameFile) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto first = AtomicFile::create(folder.path() / "f", 3);
   const auto second = AtomicFile::create(folder.path() / "f", 3);
   EXPECT_THAT(second.message(), AllOf(HasSubstr(".tmp-"), HasSubstr("remove it")));
 }
 
 TEST(AtomicFile, SaysWhatIsWrong) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   EXPECT_THAT(AtomicFile::create(folder.path() / "no" / "f", 1).message(), HasSubstr("No such file"));
   const auto huge = AtomicFile::create(folder.path() / "f", std::numeric_limits<std::int64_t>::max());
   EXPECT_THAT(huge.message(), AllOf(HasSubstr("needs 9223372036854775807 bytes"), HasSubstr("available")));
@@ -78,7 +78,7 @@ TEST(AtomicFile, SaysWhatIsWrong) {
 }
 
 TEST(AtomicFile, CannotReplaceAFolder) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   std::filesystem::create_directory(folder.path() / "f");
   auto file = AtomicFile::create(folder.path() / "f", 0);
   ASSERT_TRUE(file.ok());
@@ -106,7 +106,7 @@ class SmallFilesOnly {
 };
 
 TEST(AtomicFile, CleansUpWhenTheDiskIsFull) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("f", "old");
   const std::string megabyte(1'000'000, 'x');
   auto file = AtomicFile::create(path, 10 * megabyte.size());
@@ -123,7 +123,7 @@ TEST(AtomicFile, CleansUpWhenTheDiskIsFull) {
 }
 
 TEST(AtomicFile, CleansUpWhenTheLastFlushFails) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const std::string large(2'900'000, 'x');
   const std::string gathered(200'000, 'y');
   auto file = AtomicFile::create(folder.path() / "f", large.size() + gathered.size());
@@ -135,7 +135,7 @@ TEST(AtomicFile, CleansUpWhenTheLastFlushFails) {
 }
 
 TEST(AtomicFileDeathTest, CommitsWhatWasAnnounced) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   auto file = AtomicFile::create(folder.path() / "f", 4);
   ASSERT_TRUE(file->append(as_bytes("abc")).ok());
   EXPECT_DEATH((void)file->commit(), "3 bytes written of 4");

@@ -46,7 +46,7 @@ class CheckedFileTest : public ::testing::Test {
     folder_.write("f", bytes);
   }
 
-  testing::TempFolder folder_;
+  test::TempFolder folder_;
   std::filesystem::path path_ = folder_.path() / "f";
   std::vector<std::byte> data_;
   ThreadPool pool_{2};

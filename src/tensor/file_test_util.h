@@ -15,7 +15,7 @@
 
 #include "base/check.h"
 
-namespace qnext::testing {
+namespace qnext::test {
 
 class TempFolder {
  public:
@@ -66,4 +66,4 @@ inline std::string gguf_string(std::string_view text) {
   return u64(text.size()) + std::string(text);
 }
 
-}  // namespace qnext::testing
+}  // namespace qnext::test

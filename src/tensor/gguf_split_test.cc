@@ -10,11 +10,11 @@
 namespace qnext {
 namespace {
 
+using test::gguf_scalar;
+using test::GgufTestFile;
+using test::le;
 using ::testing::AllOf;
-using testing::gguf_scalar;
-using testing::GgufTestFile;
 using ::testing::HasSubstr;
-using testing::le;
 
 // As llama-gguf-split writes them: u16, u16, i32; the model's own keys in the first part only.
 GgufTestFile part(std::uint16_t part_idx, std::uint16_t num_parts, std::int32_t num_tensors, std::string_view tensor) {
@@ -28,14 +28,14 @@ GgufTestFile part(std::uint16_t part_idx, std::uint16_t num_parts, std::int32_t 
   return file;
 }
 
-void write_three(const testing::TempFolder& folder) {
+void write_three(const test::TempFolder& folder) {
   folder.write("m-00001-of-00003.gguf", part(0, 3, 3, "a").bytes());
   folder.write("m-00002-of-00003.gguf", part(1, 3, 3, "b").bytes());
   folder.write("m-00003-of-00003.gguf", part(2, 3, 3, "c").bytes());
 }
 
 TEST(GgufSplit, AnyPartOpensAll) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   write_three(folder);
   for (int part_number = 1; part_number <= 3; ++part_number) {
     const auto gguf = Gguf::open(folder.path() / fmt::format("m-{:05}-of-00003.gguf", part_number));
@@ -50,13 +50,13 @@ TEST(GgufSplit, AnyPartOpensAll) {
 }
 
 TEST(GgufSplit, OnePartOfOne) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   EXPECT_TRUE(Gguf::open(folder.write("m-00001-of-00001.gguf", part(0, 1, 1, "a").bytes())).ok());
   EXPECT_TRUE(Gguf::open(folder.write("m.gguf", part(0, 1, 1, "a").bytes())).ok());
 }
 
 TEST(GgufSplit, NamesThatOnlyLookSplit) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   GgufTestFile file;
   for (const char* name :
        {"m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-0001-of-00002.gguf", "m_00001-of-00002.gguf",
@@ -66,7 +66,7 @@ TEST(GgufSplit, NamesThatOnlyLookSplit) {
 }
 
 TEST(GgufSplit, SaysWhichPartIsMissing) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   write_three(folder);
   std::filesystem::remove(folder.path() / "m-00002-of-00003.gguf");
   EXPECT_THAT(Gguf::open(folder.path() / "m-00001-of-00003.gguf").message(),
@@ -74,7 +74,7 @@ TEST(GgufSplit, SaysWhichPartIsMissing) {
 }
 
 TEST(GgufSplit, KeysAndNamesMustAgree) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   EXPECT_THAT(Gguf::open(folder.write("m.gguf", part(0, 3, 3, "a").bytes())).message(),
               AllOf(HasSubstr("'split.count': expected 1, found 3"), HasSubstr("NAME-00001-of-00003.gguf")));
   GgufTestFile whole;
@@ -90,7 +90,7 @@ TEST(GgufSplit, KeysAndNamesMustAgree) {
 }
 
 TEST(GgufSplit, TensorsMustBeThereOnce) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   write_three(folder);
   folder.write("m-00002-of-00003.gguf", part(1, 3, 3, "a").bytes());
   EXPECT_THAT(Gguf::open(folder.path() / "m-00001-of-00003.gguf").message(),

@@ -10,21 +10,21 @@
 namespace qnext {
 namespace {
 
+using test::gguf_array;
+using test::gguf_scalar;
+using test::gguf_string;
+using test::GgufTestFile;
+using test::u32;
+using test::u64;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::gguf_array;
-using testing::gguf_scalar;
-using testing::gguf_string;
-using testing::GgufTestFile;
 using ::testing::HasSubstr;
-using testing::u32;
-using testing::u64;
 
 constexpr std::uint32_t kF32 = 0;
 constexpr std::uint32_t kQ4K = 12;
 
 Result<Gguf> parse(const std::string& bytes) {
-  return Gguf::parse(testing::as_bytes(bytes), "x.gguf");
+  return Gguf::parse(test::as_bytes(bytes), "x.gguf");
 }
 
 GgufTestFile good_file() {
@@ -45,7 +45,7 @@ TEST(Gguf, TensorsHaveTheirShapeSlowestFirst) {
   EXPECT_EQ(a->type, DType::kQ4_K);
   EXPECT_THAT(a->shape, ElementsAre(2, 3, 256));
   EXPECT_EQ(a->bytes, 6U * 144);
-  const std::byte* data = testing::as_bytes(bytes).data() + bytes.size() - 916;
+  const std::byte* data = test::as_bytes(bytes).data() + bytes.size() - 916;
   EXPECT_EQ(a->data, data);
   EXPECT_EQ(gguf->find_tensor("b")->data, data + 896);
   EXPECT_EQ(gguf->find_tensor("c"), nullptr);

@@ -9,7 +9,7 @@
 #include "tensor/file_test_util.h"
 #include "tensor/gguf_format.h"
 
-namespace qnext::testing {
+namespace qnext::test {
 
 // A value's type and bytes, as they follow a key.
 inline std::string gguf_scalar(GgufType type, const std::string& bytes) {
@@ -56,4 +56,4 @@ struct GgufTestFile {
   }
 };
 
-}  // namespace qnext::testing
+}  // namespace qnext::test

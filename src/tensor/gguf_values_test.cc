@@ -10,16 +10,16 @@
 namespace qnext {
 namespace {
 
+using test::gguf_array;
+using test::gguf_scalar;
+using test::gguf_string;
+using test::GgufTestFile;
+using test::le;
+using test::u32;
+using test::u64;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::gguf_array;
-using testing::gguf_scalar;
-using testing::gguf_string;
-using testing::GgufTestFile;
 using ::testing::HasSubstr;
-using testing::le;
-using testing::u32;
-using testing::u64;
 
 class GgufValues : public ::testing::Test {
  protected:
@@ -47,7 +47,7 @@ class GgufValues : public ::testing::Test {
     return file.bytes();
   }
   static Gguf make_gguf(const std::string& bytes) {
-    auto gguf = Gguf::parse(testing::as_bytes(bytes), "x.gguf");
+    auto gguf = Gguf::parse(test::as_bytes(bytes), "x.gguf");
     QN_CHECK(gguf.ok(), "{}", gguf.message());
     return std::move(*gguf);
   }

@@ -12,15 +12,15 @@
 namespace qnext {
 namespace {
 
-using testing::as_bytes;
+using test::as_bytes;
+using test::gguf_array;
+using test::gguf_scalar;
+using test::gguf_string;
+using test::GgufTestFile;
+using test::u32;
+using test::u64;
 using ::testing::ElementsAre;
-using testing::gguf_array;
-using testing::gguf_scalar;
-using testing::gguf_string;
-using testing::GgufTestFile;
 using ::testing::HasSubstr;
-using testing::u32;
-using testing::u64;
 
 std::string text_of(const TensorEntry& entry) {
   return {reinterpret_cast<const char*>(entry.data), entry.bytes};
@@ -43,7 +43,7 @@ TEST(GgufWriter, WritesWhatIsRead) {
   const std::string w(2 * 2 * 34, 'w');
   const std::string v(12, 'v');
 
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   auto writer = GgufWriter::create(folder.path() / "m.gguf", header);
   ASSERT_TRUE(writer.ok()) << writer.message();
   ASSERT_TRUE(writer->append(as_bytes(w).first(100)).ok());
@@ -78,7 +78,7 @@ std::string rewritten(const std::string& bytes) {
   GgufHeader header;
   for (const GgufKv& kv : gguf->metadata()) header.add_copy(kv);
   for (const TensorEntry& entry : gguf->tensors()) header.add_tensor({entry.name, entry.type, entry.shape});
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   auto writer = GgufWriter::create(folder.path() / "m.gguf", header);
   QN_CHECK(writer.ok(), "{}", writer.message());
   for (const TensorEntry& entry : gguf->tensors()) QN_CHECK(writer->append({entry.data, entry.bytes}).ok(), "append");
@@ -89,7 +89,7 @@ std::string rewritten(const std::string& bytes) {
 GgufTestFile every_kind() {
   GgufTestFile file;
   file.kv("z.text", gguf_scalar(GgufType::kString, gguf_string("a")));
-  file.kv("a.i8", gguf_scalar(GgufType::kI8, "\xFF")).kv("f64", gguf_scalar(GgufType::kF64, testing::le(0.1)));
+  file.kv("a.i8", gguf_scalar(GgufType::kI8, "\xFF")).kv("f64", gguf_scalar(GgufType::kF64, test::le(0.1)));
   file.kv("texts", gguf_array(GgufType::kString, 2, gguf_string("b") + gguf_string("")));
   file.kv("i16s", gguf_array(GgufType::kI16, 2, "abcd"));
   file.kv("nested", gguf_array(GgufType::kArray, 1, u32(4) + u64(1) + u32(7)));
@@ -142,7 +142,7 @@ TEST(GgufWriter, RefusesWhatGgufCannotHold) {
 }
 
 TEST(GgufWriter, LeavesNothingWithoutCommit) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   GgufHeader header;
   header.add_tensor({.name = "t", .type = DType::kF32, .shape = {1}});
   { EXPECT_TRUE(GgufWriter::create(folder.path() / "m.gguf", header).ok()); }
@@ -150,7 +150,7 @@ TEST(GgufWriter, LeavesNothingWithoutCommit) {
 }
 
 TEST(GgufWriterDeathTest, MisuseIsABug) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   GgufHeader header;
   header.add_u32("k", 1);
   EXPECT_DEATH(header.add_u64("k", 1), "'k' added twice");

@@ -38,21 +38,21 @@ class LargeFile : public ::testing::Test {
     EXPECT_EQ(std::string(reinterpret_cast<const char*>(tensors[1].data), kLastBytes), "last");
   }
 
-  testing::TempFolder folder_;
+  test::TempFolder folder_;
 };
 
 TEST_F(LargeFile, Safetensors) {
   const std::string json = fmt::format(
       R"({{"w":{{"dtype":"BF16","shape":[8,{}],"data_offsets":[0,{}]}},"x":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}}})",
       kWeightBytes / 16, kWeightBytes, kWeightBytes, kWeightBytes + kLastBytes);
-  if (!write_sparse(testing::u64(json.size()) + json)) GTEST_SKIP() << "no sparse files here";
+  if (!write_sparse(test::u64(json.size()) + json)) GTEST_SKIP() << "no sparse files here";
   const auto checkpoint = Safetensors::open(path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.message();
   expect_in_place(checkpoint->tensors());
 }
 
 TEST_F(LargeFile, Gguf) {
-  testing::GgufTestFile file;
+  test::GgufTestFile file;
   file.tensor("w", {kWeightBytes / 16, 8}, 30, 0).tensor("x", {1}, 0, kWeightBytes);
   if (!write_sparse(file.bytes())) GTEST_SKIP() << "no sparse files here";
   const auto gguf = Gguf::open(path());

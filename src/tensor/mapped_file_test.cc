@@ -19,7 +19,7 @@ std::string text_of(const MappedFile& file) {
 }
 
 TEST(MappedFile, HoldsTheFilesBytes) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("a", "some bytes");
   const auto file = MappedFile::open(path);
   ASSERT_TRUE(file.ok()) << file.message();
@@ -28,7 +28,7 @@ TEST(MappedFile, HoldsTheFilesBytes) {
 }
 
 TEST(MappedFile, MovesWithoutMovingTheBytes) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   auto a = MappedFile::open(folder.write("a", "first"));
   auto b = MappedFile::open(folder.write("b", "second"));
   ASSERT_TRUE(a.ok() && b.ok());
@@ -42,7 +42,7 @@ TEST(MappedFile, MovesWithoutMovingTheBytes) {
 }
 
 TEST(MappedFile, OutlivesItsName) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("a", "old");
   const auto file = MappedFile::open(path);
   std::filesystem::remove(path);
@@ -51,7 +51,7 @@ TEST(MappedFile, OutlivesItsName) {
 }
 
 TEST(MappedFile, AdviceNeedsNoAlignment) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto file = MappedFile::open(folder.write("a", std::string(100'000, 'x')));
   for (const auto pattern :
        {AccessPattern::kSequential, AccessPattern::kRandom, AccessPattern::kWillNeed, AccessPattern::kNormal}) {
@@ -63,14 +63,14 @@ TEST(MappedFile, AdviceNeedsNoAlignment) {
 }
 
 TEST(MappedFileDeathTest, AdviceOutsideTheFileIsABug) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto file = MappedFile::open(folder.write("a", "abc"));
   const std::byte elsewhere[4] = {};
   EXPECT_DEATH(file->advise(AccessPattern::kRandom, elsewhere), "outside");
 }
 
 TEST(MappedFile, SaysWhatIsWrongAndWhere) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto missing = MappedFile::open(folder.path() / "missing");
   EXPECT_THAT(missing.message(), AllOf(HasSubstr((folder.path() / "missing").string()), HasSubstr("No such file")));
   EXPECT_THAT(MappedFile::open(folder.path()).message(), HasSubstr("directory"));
@@ -80,7 +80,7 @@ TEST(MappedFile, SaysWhatIsWrongAndWhere) {
 }
 
 TEST(MappedFile, DoesNotWaitForAPipe) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.path() / "pipe";
   ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
   EXPECT_THAT(MappedFile::open(path).message(), HasSubstr("regular file"));
@@ -88,7 +88,7 @@ TEST(MappedFile, DoesNotWaitForAPipe) {
 
 TEST(MappedFile, UnreadableFile) {
   if (::geteuid() == 0) GTEST_SKIP() << "root may read everything";
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("secret", "x");
   std::filesystem::permissions(path, std::filesystem::perms::none);
   EXPECT_THAT(MappedFile::open(path).message(), HasSubstr("Permission denied"));

@@ -27,11 +27,11 @@ std::string shard(const std::vector<std::string>& names) {
     data += name.back();
   }
   header += "}";
-  return testing::u64(header.size()) + header + data;
+  return test::u64(header.size()) + header + data;
 }
 
 TEST(SafetensorsFolder, OneFile) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto path = folder.write("model.safetensors", shard({"a", "b"}));
   for (const auto& opened : {path, folder.path()}) {
     const auto checkpoint = Safetensors::open(opened);
@@ -43,7 +43,7 @@ TEST(SafetensorsFolder, OneFile) {
 }
 
 TEST(SafetensorsFolder, Shards) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   folder.write("one.safetensors", shard({"a", "c"}));
   folder.write("two.safetensors", shard({"b"}));
   folder.write("model.safetensors", "not looked at");
@@ -59,7 +59,7 @@ TEST(SafetensorsFolder, Shards) {
 }
 
 TEST(SafetensorsFolder, SaysWhatIsMissing) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   EXPECT_THAT(Safetensors::open(folder.path()).message(),
               AllOf(HasSubstr(folder.path().string()), HasSubstr("neither")));
   EXPECT_THAT(Safetensors::open(folder.path() / "x.safetensors").message(), HasSubstr("No such file"));
@@ -69,7 +69,7 @@ TEST(SafetensorsFolder, SaysWhatIsMissing) {
 }
 
 TEST(SafetensorsFolder, IndexAndShardsMustAgree) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   folder.write("one.safetensors", shard({"a"}));
   folder.write("two.safetensors", shard({"b"}));
   folder.write(kIndex, R"({"weight_map":{"a":"one.safetensors","lost":"one.safetensors"}})");
@@ -83,7 +83,7 @@ TEST(SafetensorsFolder, IndexAndShardsMustAgree) {
 }
 
 TEST(SafetensorsFolder, TensorInTwoShards) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   folder.write("one.safetensors", shard({"a", "b"}));
   folder.write("two.safetensors", shard({"b"}));
   folder.write(kIndex, R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
@@ -92,7 +92,7 @@ TEST(SafetensorsFolder, TensorInTwoShards) {
 }
 
 TEST(SafetensorsFolder, ShardsLieBesideTheIndex) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   for (const char* name : {"../x", "/etc/passwd", "a/b", "..", ".", "", "a\\\\b", "a\\u0000b"}) {
     folder.write(kIndex, fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", name));
     EXPECT_THAT(Safetensors::open(folder.path()).message(), HasSubstr("in the same folder")) << name;
@@ -100,7 +100,7 @@ TEST(SafetensorsFolder, ShardsLieBesideTheIndex) {
 }
 
 TEST(SafetensorsFolder, BadIndex) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const std::pair<std::string, std::string> cases[] = {
       {"{", "not valid JSON"},
       {"[]", "expected an object"},

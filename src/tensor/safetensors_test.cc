@@ -10,14 +10,14 @@
 namespace qnext {
 namespace {
 
+using test::as_bytes;
 using ::testing::AllOf;
-using testing::as_bytes;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
 std::string file_of(std::string_view header, std::size_t data_bytes) {
-  return testing::u64(header.size()) + std::string(header) + std::string(data_bytes, '\1');
+  return test::u64(header.size()) + std::string(header) + std::string(data_bytes, '\1');
 }
 
 Result<Safetensors> parse(const std::string& file) {
@@ -139,9 +139,9 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(SafetensorsBytes, AreBoundedBeforeTheyAreRead) {
   EXPECT_THAT(parse("").message(), HasSubstr("found only 0 bytes"));
   EXPECT_THAT(parse("1234567").message(), HasSubstr("found only 7 bytes"));
-  EXPECT_THAT(parse(testing::u64(0)).message(), HasSubstr("beginning with"));
-  EXPECT_THAT(parse(testing::u64(3) + "{}").message(), HasSubstr("expected at most 2 bytes, found 3"));
-  EXPECT_THAT(parse(testing::u64(UINT64_MAX) + "{}").message(), HasSubstr("expected at most 2 bytes"));
+  EXPECT_THAT(parse(test::u64(0)).message(), HasSubstr("beginning with"));
+  EXPECT_THAT(parse(test::u64(3) + "{}").message(), HasSubstr("expected at most 2 bytes, found 3"));
+  EXPECT_THAT(parse(test::u64(UINT64_MAX) + "{}").message(), HasSubstr("expected at most 2 bytes"));
 }
 
 TEST(SafetensorsBytes, DeepJsonIsRefusedWithoutRecursion) {

@@ -12,8 +12,8 @@
 namespace qnext {
 namespace {
 
+using test::as_bytes;
 using ::testing::AllOf;
-using testing::as_bytes;
 using ::testing::HasSubstr;
 
 // Tensors 0, 1, 2, .. bytes long, out of the order of their names; tensor i is filled with letter i.
@@ -53,7 +53,7 @@ void expect_numbered(const std::filesystem::path& path, const SafetensorsSpec& s
 }
 
 TEST(SafetensorsWriter, OneFileOfAnyName) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const SafetensorsSpec spec = numbered_spec(6);
   write_numbered(folder.path() / "golden.safetensors", spec);
   expect_numbered(folder.path() / "golden.safetensors", spec);
@@ -62,7 +62,7 @@ TEST(SafetensorsWriter, OneFileOfAnyName) {
 }
 
 TEST(SafetensorsWriter, OneFileOfAFolder) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   SafetensorsSpec spec = numbered_spec(6);
   spec.max_shard_bytes = 15;
   write_numbered(folder.path(), spec);
@@ -72,7 +72,7 @@ TEST(SafetensorsWriter, OneFileOfAFolder) {
 }
 
 TEST(SafetensorsWriter, Shards) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   SafetensorsSpec spec = numbered_spec(9);
   spec.max_shard_bytes = 7;  // 0+1+2+3, 4, 5, 6, 7, 8
   write_numbered(folder.path(), spec);
@@ -84,7 +84,7 @@ TEST(SafetensorsWriter, Shards) {
 }
 
 TEST(SafetensorsWriter, NamesAreEscaped) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   SafetensorsSpec spec = numbered_spec(1);
   spec.tensors[0].name = "a\"\\\nä";
   spec.metadata["k\""] = "\t";
@@ -93,14 +93,14 @@ TEST(SafetensorsWriter, NamesAreEscaped) {
 }
 
 TEST(SafetensorsWriter, NoTensors) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const SafetensorsSpec spec{.tensors = {}, .metadata = {}, .max_shard_bytes = {}};
   write_numbered(folder.path(), spec);
   expect_numbered(folder.path(), spec);
 }
 
 TEST(SafetensorsWriter, LeavesNothingWithoutCommit) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   SafetensorsSpec spec = numbered_spec(9);
   spec.max_shard_bytes = 7;
   {
@@ -113,7 +113,7 @@ TEST(SafetensorsWriter, LeavesNothingWithoutCommit) {
 }
 
 TEST(SafetensorsWriter, RefusesWhatTheFormatCannotHold) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   const auto complaint = [&](const TensorSpec& tensor) {
     SafetensorsSpec spec = numbered_spec(2);
     spec.tensors.push_back(tensor);
@@ -133,7 +133,7 @@ TEST(SafetensorsWriter, RefusesWhatTheFormatCannotHold) {
 }
 
 TEST(SafetensorsWriter, SaysWhatIsWrongWithThePlace) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   SafetensorsSpec spec = numbered_spec(3);
   EXPECT_THAT(SafetensorsWriter::create(folder.path() / "no", spec).message(), HasSubstr("No such file"));
   folder.write("model.safetensors.index.json", "{}");
@@ -144,7 +144,7 @@ TEST(SafetensorsWriter, SaysWhatIsWrongWithThePlace) {
 }
 
 TEST(SafetensorsWriterDeathTest, PiecesStayInsideTheirTensor) {
-  const testing::TempFolder folder;
+  const test::TempFolder folder;
   auto writer = SafetensorsWriter::create(folder.path(), numbered_spec(3));
   EXPECT_DEATH((void)writer->append(as_bytes("bcc")), "3 bytes for tensor 1 of 3");
   ASSERT_TRUE(writer->append(as_bytes("b")).ok());

@@ -83,9 +83,9 @@ struct Scale {
 };
 
 std::vector<Scale> scales() {
-  const std::string half_max = testing::le<std::uint16_t>(0x7BFF);
-  const std::string half_inf = testing::le<std::uint16_t>(0x7C00);
-  const std::string half_nan = testing::le<std::uint16_t>(0xFE01);
+  const std::string half_max = test::le<std::uint16_t>(0x7BFF);
+  const std::string half_inf = test::le<std::uint16_t>(0x7C00);
+  const std::string half_nan = test::le<std::uint16_t>(0xFE01);
   std::vector<Scale> out;
   const auto half = [&](DType type, std::size_t offset) {
     out.push_back({type, offset, half_max, true});
@@ -106,11 +106,11 @@ std::vector<Scale> scales() {
   out.push_back({DType::kF8E4M3, 0, "\xFE", true});
   out.push_back({DType::kF8E4M3, 0, "\xFF", false});
   out.push_back({DType::kF8E4M3, 0, "\x7F", false});
-  out.push_back({DType::kBF16, 0, testing::le<std::uint16_t>(0x7F7F), true});
-  out.push_back({DType::kBF16, 0, testing::le<std::uint16_t>(0xFF80), false});
-  out.push_back({DType::kF32, 0, testing::le(std::numeric_limits<float>::max()), true});
-  out.push_back({DType::kF32, 0, testing::le(-std::numeric_limits<float>::infinity()), false});
-  out.push_back({DType::kF32, 0, testing::le(std::numeric_limits<float>::quiet_NaN()), false});
+  out.push_back({DType::kBF16, 0, test::le<std::uint16_t>(0x7F7F), true});
+  out.push_back({DType::kBF16, 0, test::le<std::uint16_t>(0xFF80), false});
+  out.push_back({DType::kF32, 0, test::le(std::numeric_limits<float>::max()), true});
+  out.push_back({DType::kF32, 0, test::le(-std::numeric_limits<float>::infinity()), false});
+  out.push_back({DType::kF32, 0, test::le(std::numeric_limits<float>::quiet_NaN()), false});
   out.push_back({DType::kI32, 0, "\xFF\xFF\xFF\xFF", true});
   out.push_back({DType::kU8, 0, "\xFF", true});
   return out;
@@ -126,7 +126,7 @@ TEST(ExpectFiniteScales, LooksAtEachScaleOfEachBlock) {
       const TensorEntry entry{.name = "t",
                               .type = scale.type,
                               .shape = {kNumBlocks * info.block_elements},
-                              .data = testing::as_bytes(bytes).data(),
+                              .data = test::as_bytes(bytes).data(),
                               .bytes = bytes.size()};
       const Status status = expect_finite_scales(entry);
       ASSERT_EQ(status.ok(), scale.finite) << info.name << " at " << scale.offset << " of block " << block_idx;
@@ -142,9 +142,9 @@ TEST(ExpectFiniteScales, FindsOneAmongMany) {
   const TensorEntry entry{.name = "t", .type = DType::kBF16, .shape = {kNumElements}, .bytes = 2 * kNumElements};
   for (const std::size_t bad_idx : {0, 1023, 1024, 2047, 4095, 4096, 4999}) {
     std::string bytes(entry.bytes + 1, '\0');
-    bytes.replace(1 + 2 * bad_idx, 2, testing::le<std::uint16_t>(0x7FC0));
+    bytes.replace(1 + 2 * bad_idx, 2, test::le<std::uint16_t>(0x7FC0));
     TensorEntry unaligned = entry;
-    unaligned.data = testing::as_bytes(bytes).data() + 1;
+    unaligned.data = test::as_bytes(bytes).data() + 1;
     const Status status = expect_finite_scales(unaligned);
     ASSERT_FALSE(status.ok()) << bad_idx;
     EXPECT_THAT(status.message(),
@@ -155,11 +155,8 @@ TEST(ExpectFiniteScales, FindsOneAmongMany) {
 TEST(ExpectFiniteScales, CodesMayBeAnything) {
   std::string bytes(2 * 144, '\xFF');  // Q4_K: all but d and dmin
   for (const std::size_t at : {0, 144}) bytes.replace(at, 4, 4, '\0');
-  const TensorEntry entry{.name = "t",
-                          .type = DType::kQ4_K,
-                          .shape = {512},
-                          .data = testing::as_bytes(bytes).data(),
-                          .bytes = bytes.size()};
+  const TensorEntry entry{
+      .name = "t", .type = DType::kQ4_K, .shape = {512}, .data = test::as_bytes(bytes).data(), .bytes = bytes.size()};
   EXPECT_TRUE(expect_finite_scales(entry).ok());
 }
 

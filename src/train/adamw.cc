@@ -54,7 +54,7 @@ AdamW::AdamW(std::vector<NamedWeight> weights, const AdamWParams& params, int ra
       *owner += weight.value.numel();
       owners_.push_back(static_cast<int>(owner - load.begin()));
     }
-    const bool own = owners_.back() == rank || owners_.back() == kEveryRank;
+    const bool own = updates(owners_.size() - 1);
     first_moments_.push_back(own ? torch::zeros(weight.value.sizes()) : Tensor());
     second_moments_.push_back(own ? torch::zeros(weight.value.sizes()) : Tensor());
     decays_.push_back(decays(weight.name, params.decay_norms));
@@ -66,7 +66,7 @@ void AdamW::step(std::int64_t step, double learning_rate, double gradient_scale)
   const auto steps = static_cast<double>(step);
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     const Tensor& weight = weights_[i].value;
-    if (!weight.grad().defined() || (owners_[i] != rank_ && !is_part(i))) continue;
+    if (!weight.grad().defined() || !updates(i)) continue;
     const Tensor gradient = weight.grad().contiguous();
     const Update u{.beta1 = static_cast<float>(params_.beta1),
                    .beta2 = static_cast<float>(params_.beta2),

@@ -36,6 +36,8 @@ class AdamW {
   static constexpr int kEveryRank = -1;  // each has a part of the weight
   int owner_of(std::size_t weight_idx) const { return owners_[weight_idx]; }
   bool is_part(std::size_t weight_idx) const { return owners_[weight_idx] == kEveryRank; }
+  // Whether this rank updates the weight, or its part of it, and has its moments.
+  bool updates(std::size_t weight_idx) const { return owners_[weight_idx] == rank_ || is_part(weight_idx); }
   const std::vector<Tensor>& first_moments() const { return first_moments_; }  // by weight; empty of another rank's
   const std::vector<Tensor>& second_moments() const { return second_moments_; }
 

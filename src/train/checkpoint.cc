@@ -99,7 +99,7 @@ Status Checkpoint::read_into(const AdamW& optimizer, const Ranks& ranks) const {
     const NamedWeight& weight = optimizer.weights()[i];
     const bool is_part = optimizer.is_part(i);
     QN_RETURN_IF_ERROR(read(weight.name, weight.value, is_part));
-    if (optimizer.owner_of(i) != ranks.rank() && !is_part) continue;
+    if (!optimizer.updates(i)) continue;
     QN_RETURN_IF_ERROR(read("adamw.first." + weight.name, optimizer.first_moments()[i], is_part));
     QN_RETURN_IF_ERROR(read("adamw.second." + weight.name, optimizer.second_moments()[i], is_part));
   }

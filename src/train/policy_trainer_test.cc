@@ -38,7 +38,7 @@ class PolicyTrainerTest : public ::testing::Test {
     return std::move(*trainer);
   }
 
-  qnext::testing::TempFolder folder_;
+  qnext::test::TempFolder folder_;
 };
 
 Rollout answer(std::vector<TokenId> prompt, const std::vector<TokenId>& said, double reward, double advantage) {

@@ -53,7 +53,7 @@ class TrainerTest : public ::testing::Test {
 
   std::filesystem::path checkpoint() const { return folder_.path() / "checkpoint.safetensors"; }
 
-  qnext::testing::TempFolder folder_;
+  qnext::test::TempFolder folder_;
 };
 
 std::vector<NamedWeight> weights_of(const Trainer& trainer) {
