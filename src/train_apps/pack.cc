@@ -11,7 +11,7 @@
 namespace qnext {
 namespace {
 
-struct PackOptions {
+struct DataPackOptions {
   std::string out, tokenizer, end = "<|endoftext|>";
   std::vector<std::string> inputs;
 };
@@ -81,7 +81,7 @@ class Packer {
   std::size_t num_tokens_ = 0;
 };
 
-Result<ExitCode> pack(const PackOptions& options) {
+Result<ExitCode> pack(const DataPackOptions& options) {
   QN_TRY(const Tokenizer tokenizer, Tokenizer::load_file(options.tokenizer));
   QN_TRY(const train::ShardTokenizer shard, train::shard_tokenizer(options.tokenizer, tokenizer));
   QN_TRY(std::optional<train::ChatFormat> chat, load_chat_format(options.tokenizer));
@@ -102,7 +102,7 @@ Result<ExitCode> pack(const PackOptions& options) {
 }  // namespace
 
 void add_pack_command(CLI::App& data, Action& action) {
-  auto options = std::make_shared<PackOptions>();
+  auto options = std::make_shared<DataPackOptions>();
   CLI::App& command = *data.add_subcommand("pack", "Texts to a token shard.");
   command.add_option("OUT", options->out, "The shard, NAME.safetensors")->required();
   command
