@@ -64,4 +64,10 @@ std::vector<Message> problem_messages(const ProblemText& text, Expander& expande
   return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
 }
 
+void add_question(Document& document, std::string name, std::size_t part, const Worked& worked) {
+  document.questions.push_back(std::move(name));
+  document.answer.emplace_back("given_" + std::to_string(part + 1), worked.given);
+  document.answer.emplace_back("values_" + std::to_string(part + 1), worked.values);
+}
+
 }  // namespace qnext::corpus

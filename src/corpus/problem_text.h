@@ -32,4 +32,7 @@ struct ProblemText {
 // steps, then the brief steps as the answer.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
 
+// Adds to the document what a checker wants of question `part`: its name, "given_1" and "values_1".
+void add_question(Document& document, std::string name, std::size_t part, const Worked& worked);
+
 }  // namespace qnext::corpus

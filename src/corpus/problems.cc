@@ -116,9 +116,7 @@ void add_numbers(Document& document, const Production& p, const std::vector<cons
   document.answer.emplace_back("unit_hours", std::vector<std::int64_t>(p.hours.begin(), p.hours.end()));
   document.answer.emplace_back("counts", std::vector<std::int64_t>(p.counts.begin(), p.counts.end()));
   for (std::size_t part = 0; part < worked.size(); ++part) {
-    document.questions.emplace_back(types[part]->name);
-    document.answer.emplace_back("given_" + std::to_string(part + 1), worked[part].given);
-    document.answer.emplace_back("values_" + std::to_string(part + 1), worked[part].values);
+    add_question(document, std::string(types[part]->name), part, worked[part]);
   }
 }
 

@@ -221,9 +221,7 @@ std::optional<Document> make_week_problem(const Draw& draw, Patterns patterns, b
                        {"counts", {week.counts.begin(), week.counts.end()}},
                        {"open", {week.days, week.hours_a_day}}};
     for (std::size_t part = 0; part < questions.size(); ++part) {
-      document.questions.push_back("week_" + std::string(questions[part]->name));
-      document.answer.emplace_back("given_" + std::to_string(part + 1), text.worked[part].given);
-      document.answer.emplace_back("values_" + std::to_string(part + 1), text.worked[part].values);
+      add_question(document, "week_" + std::string(questions[part]->name), part, text.worked[part]);
     }
     return document;
   }
