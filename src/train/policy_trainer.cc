@@ -11,15 +11,21 @@ namespace {
 
 // Answers one after the other, as one forward pass reads them.
 struct PolicyBatch {
+  std::span<const Rollout> rollouts;
   Tensor tokens;   // [T] int64
   Tensor labels;   // [T]: the token after each
   Tensor answers;  // [T] float: 1 where the label is of an answer
   Bounds bounds;
+
+  // The positions whose labels are of answer i: [first_of(i), end_of(i)).
+  std::int64_t first_of(std::size_t i) const { return bounds[i] + rollouts[i].num_prompt_tokens - 1; }
+  std::int64_t end_of(std::size_t i) const { return bounds[i + 1] - 1; }
 };
 
 PolicyBatch make_batch(std::span<const Rollout> rollouts) {
   std::vector<std::int64_t> tokens;
   PolicyBatch out;
+  out.rollouts = rollouts;
   out.bounds = {0};
   for (const Rollout& rollout : rollouts) {
     tokens.insert(tokens.end(), rollout.tokens.begin(), rollout.tokens.end());
@@ -28,17 +34,13 @@ PolicyBatch make_batch(std::span<const Rollout> rollouts) {
   out.tokens = torch::tensor(tokens, torch::kInt64);
   out.labels = shifted(out.tokens, out.bounds, 1);
   out.answers = torch::zeros({std::ssize(tokens)});
-  for (std::size_t i = 0; i < rollouts.size(); ++i) {
-    out.answers.slice(0, out.bounds[i] + rollouts[i].num_prompt_tokens - 1, out.bounds[i + 1] - 1).fill_(1);
-  }
+  for (std::size_t i = 0; i < rollouts.size(); ++i) out.answers.slice(0, out.first_of(i), out.end_of(i)).fill_(1);
   return out;
 }
 
 // Of answer `i` of a batch, summed over its tokens. losses: [T], by position.
-double answer_logprob(const Tensor& losses, const PolicyBatch& batch, std::span<const Rollout> rollouts,
-                      std::size_t i) {
-  const std::int64_t first = batch.bounds[i] + rollouts[i].num_prompt_tokens - 1;
-  return -losses.slice(0, first, batch.bounds[i + 1] - 1).sum(torch::kFloat64).item<double>();
+double answer_logprob(const Tensor& losses, const PolicyBatch& batch, std::size_t i) {
+  return -losses.slice(0, batch.first_of(i), batch.end_of(i)).sum(torch::kFloat64).item<double>();
 }
 
 // As many as fit into `max_tokens`, one at least, and what is left.
@@ -119,10 +121,10 @@ PolicyTrainer::Scores PolicyTrainer::score(std::span<const Rollout> rollouts) co
         network_->trunk(batch.tokens, batch.bounds, {.recompute = false, .output_gate = recipe_.output_gate}).hidden;
     const Tensor losses = token_losses(hidden, network_->weights().lm_head, batch.labels);
     for (std::size_t i = 0; i < part.size(); ++i) {
-      const std::int64_t first = batch.bounds[i] + part[i].num_prompt_tokens - 1;
-      out.logprobs.push_back(answer_logprob(losses, batch, part, i));
+      out.logprobs.push_back(answer_logprob(losses, batch, i));
+      const float* answer_losses = losses.data_ptr<float>() + batch.first_of(i);
       for (std::size_t t = 0; t < part[i].logprobs.size(); ++t) {
-        out.mismatch += std::abs(losses.data_ptr<float>()[first + static_cast<std::int64_t>(t)] + part[i].logprobs[t]);
+        out.mismatch += std::abs(answer_losses[t] + part[i].logprobs[t]);
       }
       out.num_compared += std::ssize(part[i].logprobs);
     }
@@ -170,7 +172,7 @@ Result<double> PolicyTrainer::add_gradients(std::span<const Rollout> rollouts, s
   const Tensor losses = token_losses(trunk.hidden, head, batch.labels);
   const Tensor weights = batch.answers.clone();
   for (std::size_t i = 0; i < rollouts.size(); ++i) {
-    const double logprob = answer_logprob(losses, batch, rollouts, i);
+    const double logprob = answer_logprob(losses, batch, i);
     const SequenceWeight weight = sequence_weight(logprob, old_logprobs[i], rollouts[i].num_answer_tokens(),
                                                   rollouts[i].advantage, *recipe_.gspo);
     weights.slice(0, batch.bounds[i], batch.bounds[i + 1]) *= weight.token_weight / answers;
