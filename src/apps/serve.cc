@@ -113,8 +113,7 @@ void log_request(const RequestLog& log) {
 }
 
 std::string prefix_file_text(const PrefixFile& file) {
-  return fmt::format("{} prefixes, {:.2f} GiB", file.num_prefixes,
-                     static_cast<double>(file.num_bytes) / (std::size_t{1} << 30));
+  return fmt::format("{} prefixes, {:.2f} GiB", file.num_prefixes, gib(file.num_bytes));
 }
 
 // A file that is of no use costs time, not answers: prompts run again.
@@ -182,8 +181,8 @@ Result<ExitCode> serve(ServeOptions options) {
       "and states; "
       "{}, {} threads\n",
       served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes, engine_config.max_drafts,
-      static_cast<double>(engine_memory_bytes(model->config(), engine_config)) / (1 << 30),
-      dtype_info(options.context.kv_type).name, machine.table->name, machine.pool->num_threads()));
+      gib(engine_memory_bytes(model->config(), engine_config)), dtype_info(options.context.kv_type).name,
+      machine.table->name, machine.pool->num_threads()));
   server.run([] { return interrupted(); });
   if (!options.prefix_file.empty()) {
     QN_TRY(const PrefixFile saved, engine->save_prefixes(options.prefix_file));

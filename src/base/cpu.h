@@ -2,6 +2,7 @@
 // What this machine offers: its name, the cores that we may use, its memory.
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -15,6 +16,11 @@ std::size_t usable_cores();
 
 // Memory that this process could still take, in bytes: the smaller of what the machine has free and the cgroup's limit.
 std::size_t available_memory_bytes();
+
+// For messages.
+constexpr double gib(std::uint64_t num_bytes) {
+  return static_cast<double>(num_bytes) / (std::uint64_t{1} << 30);
+}
 
 // Largest and current resident set of this process, in bytes; 0 where the system does not tell.
 std::size_t peak_resident_bytes();

@@ -14,10 +14,6 @@ namespace {
 constexpr std::size_t kCheckpointTokens = 512;
 static_assert(kCheckpointTokens % kDeltaChunk == 0, "cuts must not show in the results");
 
-double gib(std::size_t num_bytes) {
-  return static_cast<double>(num_bytes) / (1024.0 * 1024.0 * 1024.0);
-}
-
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

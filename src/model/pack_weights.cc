@@ -55,8 +55,7 @@ std::string slow_part(const Plan& plan, std::uint64_t smallest_bytes) {
   std::vector<std::string> parts;
   for (const auto& [type, num_bytes] : plan.unpacked_bytes) {
     if (num_bytes >= smallest_bytes)
-      parts.push_back(
-          fmt::format("{:.1f} GiB of {}", static_cast<double>(num_bytes) / (1 << 30), dtype_info(type).name));
+      parts.push_back(fmt::format("{:.1f} GiB of {}", gib(num_bytes), dtype_info(type).name));
   }
   return fmt::format("{}", fmt::join(parts, ", "));
 }

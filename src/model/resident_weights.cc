@@ -15,10 +15,6 @@
 namespace qnext {
 namespace {
 
-double gib(std::uint64_t num_bytes) {
-  return static_cast<double>(num_bytes) / (std::uint64_t{1} << 30);
-}
-
 std::vector<Weight*> matrices_in_place(ModelWeights& weights) {
   std::vector<Weight*> out = multiplied_matrices(weights);
   std::erase_if(out, [](const Weight* w) { return w->packed != nullptr; });
