@@ -1,5 +1,5 @@
 # The trainer: a room on libtorch, and a program of its own. Without libtorch the rest builds as ever.
-option(QNEXT_TRAIN "build the trainer, where libtorch and OpenBLAS are found" ON)
+option(QNEXT_TRAIN "build the trainer, where libtorch is found" ON)
 if(NOT QNEXT_TRAIN OR QNEXT_SANITIZE OR QNEXT_FUZZ)
   return()
 endif()
@@ -8,13 +8,12 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)  # 14 cannot compile libtorch 1.13's hea
   return()
 endif()
 find_package(Torch QUIET)
-pkg_check_modules(OPENBLAS QUIET IMPORTED_TARGET openblas)
-if(NOT Torch_FOUND OR NOT OPENBLAS_FOUND)
-  message(STATUS "No trainer: libtorch or OpenBLAS not found (scripts/setup.sh installs Debian's)")
+if(NOT Torch_FOUND)
+  message(STATUS "No trainer: libtorch not found (scripts/setup.sh installs Debian's)")
   return()
 endif()
 
-qnext_room(train LINKS model text torch PkgConfig::OPENBLAS PkgConfig::XXHASH nlohmann_json::nlohmann_json)
+qnext_room(train LINKS model text torch PkgConfig::XXHASH nlohmann_json::nlohmann_json)
 # Loops say where sums may be reordered (omp simd); products and sums fuse: training promises the same bits for any
 # number of threads, not for any instruction set.
 foreach(source adamw attention compute conv delta_rule experts head_loss loops norm)

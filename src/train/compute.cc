@@ -1,7 +1,6 @@
 #include "train/compute.h"
 
 #include <ATen/Parallel.h>
-#include <cblas.h>
 
 #include <algorithm>
 #include <chrono>
@@ -10,12 +9,17 @@
 
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "kernels/float_product.h"
+#include "kernels/x86/bf16_product.h"
+#include "train/loops.h"
 
 namespace qnext::train {
 namespace {
 
-constexpr std::int64_t kProductRows = 192;  // of `out` in one task: BLAS packs the other operand once for these
+constexpr std::int64_t kProductRows = 192;  // of `out` in one task
+constexpr std::int64_t kGradientRows = 32;  // the same of a weight's gradient, whose rows are few and long sums
 constexpr std::size_t kPanelsPerTask = 4;
+constexpr std::int64_t kSolveRows = 8;  // solved row by row; those beyond them by products
 
 std::unique_ptr<ThreadPool>& pool() {
   static std::unique_ptr<ThreadPool> threads = std::make_unique<ThreadPool>(1);
@@ -27,40 +31,41 @@ const Bf16Products*& bf16_products() {  // null: float32
   return products;
 }
 
+const FloatProducts& float_products() {
+  static const FloatProducts& products = available_float_products().back();
+  return products;
+}
+
 // With the rows as its depth, or the columns.
-Bf16Factor bf16_factor(ConstMatrix m, bool rows_are_depth) {
+ProductFactor factor_of(ConstMatrix m, bool rows_are_depth) {
   const auto rows = static_cast<std::size_t>(m.rows), cols = static_cast<std::size_t>(m.cols);
   const auto stride = static_cast<std::size_t>(m.stride);
-  return rows_are_depth ? Bf16Factor{m.data, rows, cols, stride, 1} : Bf16Factor{m.data, cols, rows, 1, stride};
+  return rows_are_depth ? ProductFactor{m.data, rows, cols, stride, 1} : ProductFactor{m.data, cols, rows, 1, stride};
 }
 
-int blas_int(std::int64_t number) {
-  return static_cast<int>(number);
+void check_shapes(ConstMatrix out, const ProductFactor& a, const ProductFactor& b) {
+  QN_CHECK(a.depth == b.depth && out.rows == static_cast<std::int64_t>(a.side) &&
+               out.cols == static_cast<std::int64_t>(b.side),
+           "out [{}, {}], depths {} and {}, sides {} and {}", out.rows, out.cols, a.depth, b.depth, a.side, b.side);
 }
 
-void product(Matrix out, ConstMatrix a, bool a_transposed, ConstMatrix b, bool b_transposed, Into into, float scale) {
-  const std::int64_t inner = a_transposed ? a.rows : a.cols;
-  QN_CHECK((a_transposed ? a.cols : a.rows) == out.rows && (b_transposed ? b.rows : b.cols) == out.cols &&
-               (b_transposed ? b.cols : b.rows) == inner,
-           "out [{}, {}], a [{}, {}], b [{}, {}]", out.rows, out.cols, a.rows, a.cols, b.rows, b.cols);
-  if (out.rows == 0 || out.cols == 0) return;
-  cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, b_transposed ? CblasTrans : CblasNoTrans,
-              blas_int(out.rows), blas_int(out.cols), blas_int(inner), scale, a.data, blas_int(a.stride), b.data,
-              blas_int(b.stride), into == Into::kAdd ? 1.0f : 0.0f, out.data, blas_int(out.stride));
-}
-
-void solve(Matrix x, ConstMatrix lower, CBLAS_TRANSPOSE transposed) {
-  QN_CHECK(lower.rows == x.rows && lower.cols == x.rows, "x [{}, {}], lower [{}, {}]", x.rows, x.cols, lower.rows,
-           lower.cols);
-  cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, transposed, CblasUnit, blas_int(x.rows), blas_int(x.cols), 1.0f,
-              lower.data, blas_int(lower.stride), x.data, blas_int(x.stride));
+void product(Matrix out, const ProductFactor& a, const ProductFactor& b, Into into, float scale) {
+  const FloatProducts& products = float_products();
+  check_shapes(out, a, b);
+  ProductPanels panels = products.panels_in_place(b);
+  if (!products.is_readable_in_place(b)) {
+    thread_local std::vector<float> packed;
+    packed.resize(std::max(packed.size(), products.packed_size(b.depth, b.side)));
+    products.pack(packed.data(), b, 0, products.num_panels(b.side));
+    panels = products.packed_panels(packed.data(), b.depth, b.side);
+  }
+  products.multiply(out.data, static_cast<std::size_t>(out.stride), a, panels, scale, into == Into::kAdd);
 }
 
 }  // namespace
 
 void set_num_threads(std::size_t num_threads) {
   at::set_num_threads(1);
-  openblas_set_num_threads(1);
   pool() = std::make_unique<ThreadPool>(num_threads);
 }
 
@@ -79,22 +84,18 @@ void for_each_block(std::int64_t count, std::int64_t block, FunctionRef<void(std
 }
 
 void multiply(Matrix out, ConstMatrix a, ConstMatrix b, Into into, float scale) {
-  product(out, a, false, b, false, into, scale);
+  product(out, factor_of(a, false), factor_of(b, true), into, scale);
 }
 void multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into, float scale) {
-  product(out, a, false, b, true, into, scale);
+  product(out, factor_of(a, false), factor_of(b, false), into, scale);
 }
 void multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into, float scale) {
-  product(out, a, true, b, false, into, scale);
+  product(out, factor_of(a, true), factor_of(b, true), into, scale);
 }
 
 ProductType set_product_type(ProductType type) {
-  bf16_products() = type == ProductType::kBf16 ? fast_bf16_products() : nullptr;
+  bf16_products() = type == ProductType::kBf16 && fast_bf16_products_pay() ? fast_bf16_products() : nullptr;
   return bf16_products() == nullptr ? ProductType::kF32 : ProductType::kBf16;
-}
-
-Bf16Factor Factor::strided() const {
-  return bf16_factor(b_, !is_transposed_);
 }
 
 Factor ready_factor(ConstMatrix b, bool is_transposed) {
@@ -104,36 +105,48 @@ Factor ready_factor(ConstMatrix b, bool is_transposed) {
 }
 
 void Factor::make_ready(std::span<Factor> factors) {
-  const Bf16Products* products = bf16_products();
-  if (products == nullptr) return;
+  const Bf16Products* bf16 = bf16_products();
+  const FloatProducts& f32 = float_products();
   struct Panels {
     Factor* factor;
     std::size_t begin, end;
   };
   std::vector<Panels> tasks;
   for (Factor& factor : factors) {
-    const Bf16Factor b = factor.strided();
-    factor.packed_ = std::make_unique_for_overwrite<std::uint16_t[]>(bf16_packed_size(b.depth, b.side));
-    const std::size_t num_panels = (b.side + kBf16Columns - 1) / kBf16Columns;
+    const ProductFactor b = factor_of(factor.b_, !factor.is_transposed_);
+    std::size_t num_panels = f32.num_panels(b.side);
+    if (bf16 != nullptr) {
+      factor.packed_bf16_ = std::make_unique_for_overwrite<std::uint16_t[]>(bf16_packed_size(b.depth, b.side));
+      num_panels = (b.side + kBf16Columns - 1) / kBf16Columns;
+    } else {
+      factor.packed_ = std::make_unique_for_overwrite<float[]>(f32.packed_size(b.depth, b.side));
+    }
     for (std::size_t begin = 0; begin < num_panels; begin += kPanelsPerTask) {
       tasks.push_back({&factor, begin, std::min(begin + kPanelsPerTask, num_panels)});
     }
   }
   for_each_task(std::ssize(tasks), [&](std::int64_t task) {
-    const Panels& panels = tasks[static_cast<std::size_t>(task)];
-    products->pack(panels.factor->packed_.get(), panels.factor->strided(), panels.begin, panels.end);
+    const auto& [factor, begin, end] = tasks[static_cast<std::size_t>(task)];
+    const ProductFactor b = factor_of(factor->b_, !factor->is_transposed_);
+    if (bf16 != nullptr) {
+      bf16->pack(factor->packed_bf16_.get(), b, begin, end);
+    } else {
+      f32.pack(factor->packed_.get(), b, begin, end);
+    }
   });
 }
 
 void Factor::multiply_by(Matrix out, ConstMatrix a, bool a_transposed, Into into) const {
-  if (packed_ == nullptr) return product(out, a, a_transposed, b_, is_transposed_, into, 1);
-  const Bf16Factor left = bf16_factor(a, a_transposed), right = strided();
-  QN_CHECK(left.depth == right.depth && out.rows == static_cast<std::int64_t>(left.side) &&
-               out.cols == static_cast<std::int64_t>(right.side),
-           "out [{}, {}], depths {} and {}, sides {} and {}", out.rows, out.cols, left.depth, right.depth, left.side,
-           right.side);
-  bf16_products()->multiply(out.data, static_cast<std::size_t>(out.stride), left, packed_.get(), right.side, 1,
-                            into == Into::kAdd);
+  const ProductFactor left = factor_of(a, a_transposed), right = factor_of(b_, !is_transposed_);
+  const auto stride = static_cast<std::size_t>(out.stride);
+  const bool add = into == Into::kAdd;
+  check_shapes(out, left, right);
+  if (packed_bf16_ != nullptr) {
+    bf16_products()->multiply(out.data, stride, left, packed_bf16_.get(), right.side, 1, add);
+  } else {
+    float_products().multiply(out.data, stride, left,
+                              float_products().packed_panels(packed_.get(), right.depth, right.side), 1, add);
+  }
 }
 
 void Factor::multiply(Matrix out, ConstMatrix a, Into into) const {
@@ -156,7 +169,7 @@ void parallel_multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
 }
 void parallel_multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
   const Factor factor = ready_factor(b, false);
-  for_each_block(out.rows, kProductRows, [&](std::int64_t begin, std::int64_t end) {
+  for_each_block(out.rows, kGradientRows, [&](std::int64_t begin, std::int64_t end) {
     factor.multiply_tn(out.row_range(begin, end), a.col_range(begin, end), into);
   });
 }
@@ -178,10 +191,25 @@ double measure_product_roof() {
 }
 
 void solve_unit_lower_inplace(Matrix x, ConstMatrix lower) {
-  solve(x, lower, CblasNoTrans);
+  for (std::int64_t begin = 0; begin < x.rows; begin += kSolveRows) {
+    const std::int64_t end = std::min(begin + kSolveRows, x.rows);
+    multiply(x.row_range(begin, end), lower.row_range(begin, end).col_range(0, begin), x.row_range(0, begin),
+             Into::kAdd, -1);
+    for (std::int64_t i = begin; i < end; ++i) {
+      for (std::int64_t j = begin; j < i; ++j) add_scaled(x.row(i), x.row(j), -lower.row(i)[j], x.cols);
+    }
+  }
 }
+
 void solve_unit_lower_transposed_inplace(Matrix x, ConstMatrix lower) {
-  solve(x, lower, CblasTrans);
+  for (std::int64_t end = x.rows; end > 0; end -= std::min(kSolveRows, end)) {
+    const std::int64_t begin = std::max<std::int64_t>(0, end - kSolveRows);
+    multiply_tn(x.row_range(begin, end), lower.row_range(end, x.rows).col_range(begin, end), x.row_range(end, x.rows),
+                Into::kAdd, -1);
+    for (std::int64_t i = end; i-- > begin;) {
+      for (std::int64_t j = i + 1; j < end; ++j) add_scaled(x.row(i), x.row(j), -lower.row(j)[i], x.cols);
+    }
+  }
 }
 
 }  // namespace qnext::train

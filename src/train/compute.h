@@ -7,7 +7,6 @@
 #include <span>
 
 #include "base/function_ref.h"
-#include "kernels/x86/bf16_product.h"
 
 // Compiles a leaf loop for AVX-512, AVX2 and the baseline; the dynamic linker picks one. Sanitizers run before it can.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
@@ -19,7 +18,7 @@
 
 namespace qnext::train {
 
-// Threads of every op from here on; the ops run one at a time. ATen and BLAS are held to one thread each.
+// Threads of every op from here on; the ops run one at a time. ATen is held to one thread.
 void set_num_threads(std::size_t num_threads);
 std::size_t num_threads();
 
@@ -58,22 +57,21 @@ struct Matrix {
 // What becomes of the destination's old values.
 enum class Into { kReplace, kAdd };
 
-// Products by BLAS on the calling thread: out = scale * a b (+ out). `out` overlaps neither. Shapes are checked.
+// Products on the calling thread: out = scale * a b (+ out). `out` overlaps neither. Shapes are checked.
 void multiply(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace, float scale = 1);     // a b
 void multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace, float scale = 1);  // a bT
 void multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace, float scale = 1);  // aT b
 
 // What the products with weights, of which the two kinds below are, round their factors to.
 enum class ProductType { kF32, kBf16 };
-ProductType set_product_type(
-    ProductType type);  // what they are from here on: f32 on a CPU that has no products of bf16
+ProductType set_product_type(ProductType type);  // what they are from here on: f32 on a CPU where bf16 is no faster
 
 // The right factor of products, made ready once for many rows.
 class Factor {
  public:
   Factor(ConstMatrix b, bool is_transposed) : b_(b), is_transposed_(is_transposed) {}
 
-  // Packs all of them, on all threads, where products are bf16. Before the first product.
+  // Packs all of them, on all threads. Before the first product.
   static void make_ready(std::span<Factor> factors);
 
   // out = a b (+ out), or aT b; b transposed where it is so. On the calling thread.
@@ -81,12 +79,12 @@ class Factor {
   void multiply_tn(Matrix out, ConstMatrix a, Into into = Into::kReplace) const;
 
  private:
-  Bf16Factor strided() const;
   void multiply_by(Matrix out, ConstMatrix a, bool a_transposed, Into into) const;
 
   ConstMatrix b_;
   bool is_transposed_;
-  std::unique_ptr<std::uint16_t[]> packed_;
+  std::unique_ptr<float[]> packed_;  // one of these, by the type of products
+  std::unique_ptr<std::uint16_t[]> packed_bf16_;
 };
 
 Factor ready_factor(ConstMatrix b, bool is_transposed);

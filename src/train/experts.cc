@@ -14,7 +14,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kRowsPerTask = 192;  // of one expert
-constexpr std::int64_t kWeightRows = 128;   // of one expert's weight gradient
+constexpr std::int64_t kWeightRows = 32;    // of one expert's weight gradient
 constexpr std::int64_t kTokensPerTask = 64;
 
 // out = silu(gate) * up, of a row [gate | up].
@@ -169,23 +169,28 @@ struct Experts : torch::autograd::Function<Experts> {
     const Tensor d_inputs = torch::empty_like(d_outputs);
     Tensor d_weights = torch::empty_like(weights);
     const std::vector<Factor> gate_ups = expert_factors(gate_up, false), downs = expert_factors(down, false);
+    const Matrix d_output_rows = matrix(d_outputs), d_input_rows = matrix(d_inputs);
+    const Matrix inner_rows = matrix(inner), d_inner_rows = matrix(d_inner), hidden_rows = matrix(hidden);
+    const float* const weight_of = weights.data_ptr<float>();
+    float* const d_weight_of = d_weights.data_ptr<float>();
     for_each_task(std::ssize(routing.blocks), [&](std::int64_t task) {
       const Routing::Block& block = routing.blocks[static_cast<std::size_t>(task)];
       const auto expert = static_cast<std::size_t>(block.expert);
       const std::int64_t count = block.end - block.begin;
       std::vector<float> memory(static_cast<std::size_t>(count * F));
       const Matrix d_hidden{memory.data(), count, F, F};
-      downs[expert].multiply(d_hidden, matrix(d_outputs).row_range(block.begin, block.end));
+      downs[expert].multiply(d_hidden, d_output_rows.row_range(block.begin, block.end));
       for (std::int64_t row = block.begin; row < block.end; ++row) {
-        const float weight = weights.data_ptr<float>()[routing.choice(row)];
+        const std::int64_t choice = routing.choice(row);
         const float* d_row = d_hidden.row(row - block.begin);
-        swiglu_backward(matrix(d_inner).row(row), matrix(hidden).row(row), d_row, matrix(inner).row(row), weight, F);
+        float* hidden_row = hidden_rows.row(row);
+        swiglu_backward(d_inner_rows.row(row), hidden_row, d_row, inner_rows.row(row), weight_of[choice], F);
         // <d_out, down h> = <downT d_out, h>: the expert's output need not be kept.
-        d_weights.data_ptr<float>()[routing.choice(row)] = dot(d_row, matrix(hidden).row(row), F);
-        scale_inplace(matrix(hidden).row(row), weight, F);  // from here on, of the down projection's gradient alone
+        d_weight_of[choice] = dot(d_row, hidden_row, F);
+        scale_inplace(hidden_row, weight_of[choice], F);  // from here on, of the down projection's gradient alone
       }
-      gate_ups[expert].multiply(matrix(d_inputs).row_range(block.begin, block.end),
-                                matrix(d_inner).row_range(block.begin, block.end));
+      gate_ups[expert].multiply(d_input_rows.row_range(block.begin, block.end),
+                                d_inner_rows.row_range(block.begin, block.end));
     });
     Tensor d_gate_up = torch::empty_like(gate_up), d_down = torch::empty_like(down);
     multiply_by_expert(d_down, d_outputs, hidden, routing);

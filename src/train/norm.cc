@@ -79,11 +79,12 @@ struct ScaledNorm : torch::autograd::Function<ScaledNorm> {
     Tensor out = torch::empty_like(x);
     Tensor inverse = torch::empty({in.rows});
     const Matrix result = matrix(out);
+    float* const scales = inverse.data_ptr<float>();
+    const float* const weight = w.data_ptr<float>();
     for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        float& scale = inverse.data_ptr<float>()[row];
-        scale = inverse_norm(in.row(row), in.cols, static_cast<float>(mean_of), static_cast<float>(eps));
-        scale_row(result.row(row), in.row(row), w.data_ptr<float>(), static_cast<float>(offset), scale, in.cols);
+        scales[row] = inverse_norm(in.row(row), in.cols, static_cast<float>(mean_of), static_cast<float>(eps));
+        scale_row(result.row(row), in.row(row), weight, static_cast<float>(offset), scales[row], in.cols);
       }
     });
     context->save_for_backward({x, w, inverse});
@@ -100,11 +101,13 @@ struct ScaledNorm : torch::autograd::Function<ScaledNorm> {
     const Matrix in = matrix(saved[0]), d_in = matrix(d_x), d_result = matrix(d_out);
     const auto offset = static_cast<float>(context->saved_data["offset"].toDouble());
     const auto mean_of = static_cast<float>(context->saved_data["mean_of"].toDouble());
+    const float *const w = saved[1].data_ptr<float>(), *const scales = saved[2].data_ptr<float>();
     WeightGradient d_w(in.rows, in.cols);
     for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+      float* const d_weight = d_w.part_of(begin);
       for (std::int64_t row = begin; row < end; ++row) {
-        scale_row_backward(d_in.row(row), d_w.part_of(begin), d_result.row(row), in.row(row),
-                           saved[1].data_ptr<float>(), offset, saved[2].data_ptr<float>()[row], mean_of, in.cols);
+        scale_row_backward(d_in.row(row), d_weight, d_result.row(row), in.row(row), w, offset, scales[row], mean_of,
+                           in.cols);
       }
     });
     return {d_x, d_w.sum(), no_gradient(), no_gradient(), no_gradient()};
@@ -118,11 +121,12 @@ struct GatedNorm : torch::autograd::Function<GatedNorm> {
     Tensor out = torch::empty_like(x);
     Tensor inverse = torch::empty({in.rows});
     const Matrix result = matrix(out);
+    float* const scales = inverse.data_ptr<float>();
+    const float* const weight = w.data_ptr<float>();
     for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
-        float& scale = inverse.data_ptr<float>()[row];
-        scale = inverse_norm(in.row(row), in.cols, static_cast<float>(in.cols), static_cast<float>(eps));
-        gate_row(result.row(row), in.row(row), gate.row(row), w.data_ptr<float>(), scale, in.cols);
+        scales[row] = inverse_norm(in.row(row), in.cols, static_cast<float>(in.cols), static_cast<float>(eps));
+        gate_row(result.row(row), in.row(row), gate.row(row), weight, scales[row], in.cols);
       }
     });
     context->save_for_backward({x, z, w, inverse});
@@ -137,14 +141,16 @@ struct GatedNorm : torch::autograd::Function<GatedNorm> {
     Tensor d_x = torch::empty_like(saved[0]), d_z = torch::empty_like(saved[1]);
     const Matrix in = matrix(saved[0]), gate = matrix(saved[1]), d_in = matrix(d_x), d_gate = matrix(d_z);
     const Matrix d_result = matrix(d_out);
+    const float* const scales = saved[3].data_ptr<float>();
     WeightGradient d_w(in.rows, in.cols);
     for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+      float* const d_weight = d_w.part_of(begin);
       std::vector<float> d_normed(static_cast<std::size_t>(in.cols));
       for (std::int64_t row = begin; row < end; ++row) {
-        const float scale = saved[3].data_ptr<float>()[row];
+        const float scale = scales[row];
         gate_row_backward(d_normed.data(), d_gate.row(row), d_result.row(row), in.row(row), gate.row(row), w, scale,
                           in.cols);
-        scale_row_backward(d_in.row(row), d_w.part_of(begin), d_normed.data(), in.row(row), w, 0.0f, scale,
+        scale_row_backward(d_in.row(row), d_weight, d_normed.data(), in.row(row), w, 0.0f, scale,
                            static_cast<float>(in.cols), in.cols);
       }
     });
@@ -156,11 +162,13 @@ struct GatedNorm : torch::autograd::Function<GatedNorm> {
 Tensor rotated(const Tensor& x, const Tensor& cosines, const Tensor& sines, float direction) {
   Tensor out = x.clone();
   const std::int64_t half = cosines.size(1), num_heads = x.size(1), width = x.size(2);
+  const float *const cosine_rows = cosines.data_ptr<float>(), *const sine_rows = sines.data_ptr<float>();
+  float* const heads = out.data_ptr<float>();
   for_each_block(x.size(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin * num_heads; row < end * num_heads; ++row) {
-      const float* cosine = cosines.data_ptr<float>() + row / num_heads * half;
-      const float* sine = sines.data_ptr<float>() + row / num_heads * half;
-      float* head = out.data_ptr<float>() + row * width;
+      const float* cosine = cosine_rows + row / num_heads * half;
+      const float* sine = sine_rows + row / num_heads * half;
+      float* head = heads + row * width;
       for (std::int64_t j = 0; j < half; ++j) {
         const float first = head[j], second = head[j + half];
         head[j] = first * cosine[j] - direction * second * sine[j];

@@ -118,7 +118,7 @@ Result<ExitCode> run_training(const TrainOptions& options) {
   train::keep_tensor_memory();
   train::set_num_threads(options.num_threads == 0 ? usable_cores() : options.num_threads);
   if (train::set_product_type(recipe.precision) != recipe.precision) {
-    write_stderr("qnext: no products of bf16 on this CPU (AVX512_BF16): training in float32\n");
+    write_stderr("qnext: products of bf16 are no faster on this CPU: training in float32\n");
   }
   QN_TRY(const train::Ranks ranks, train::Ranks::join());
   if (recipe.gspo) {

@@ -32,7 +32,7 @@ float widened(std::uint16_t value) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
 }
 
-void plain_pack(std::uint16_t* out, const Bf16Factor& b, std::size_t begin_panel, std::size_t end_panel) {
+void plain_pack(std::uint16_t* out, const ProductFactor& b, std::size_t begin_panel, std::size_t end_panel) {
   for (std::size_t first = 0; first < b.depth; first += kBf16Depth) {
     const std::size_t depth = std::min(kBf16Depth, b.depth - first);
     for (std::size_t panel = begin_panel; panel < end_panel; ++panel) {
@@ -46,7 +46,7 @@ void plain_pack(std::uint16_t* out, const Bf16Factor& b, std::size_t begin_panel
   }
 }
 
-void plain_multiply(float* out, std::size_t out_stride, const Bf16Factor& a, const std::uint16_t* packed,
+void plain_multiply(float* out, std::size_t out_stride, const ProductFactor& a, const std::uint16_t* packed,
                     std::size_t b_side, float scale, bool add) {
   for (std::size_t row = 0; row < a.side; ++row) {
     for (std::size_t column = 0; column < b_side; ++column) {
@@ -160,8 +160,8 @@ void pack_pairs_along(std::uint32_t* out, std::size_t width, const float* data, 
 }
 
 // One panel of one depth block; `num_sides` of its `width` are there.
-void pack_panel(std::uint16_t* out, std::size_t width, const Bf16Factor& factor, std::size_t first, std::size_t depth,
-                std::size_t begin_side, std::size_t num_sides) {
+void pack_panel(std::uint16_t* out, std::size_t width, const ProductFactor& factor, std::size_t first,
+                std::size_t depth, std::size_t begin_side, std::size_t num_sides) {
   const float* data = factor.data + first * factor.depth_stride + begin_side * factor.side_stride;
   auto* pairs = reinterpret_cast<std::uint32_t*>(out);
   for (std::size_t lane = 0; lane < width; lane += kLanes) {
@@ -175,7 +175,7 @@ void pack_panel(std::uint16_t* out, std::size_t width, const Bf16Factor& factor,
   }
 }
 
-void fast_pack(std::uint16_t* out, const Bf16Factor& b, std::size_t begin_panel, std::size_t end_panel) {
+void fast_pack(std::uint16_t* out, const ProductFactor& b, std::size_t begin_panel, std::size_t end_panel) {
   for (std::size_t first = 0; first < b.depth; first += kBf16Depth) {
     const std::size_t depth = std::min(kBf16Depth, b.depth - first);
     for (std::size_t panel = begin_panel; panel < end_panel; ++panel) {
@@ -221,7 +221,7 @@ void multiply_tile(const TileOutput& out, const std::uint32_t* a, const std::uin
   }
 }
 
-void fast_multiply(float* out, std::size_t out_stride, const Bf16Factor& a, const std::uint16_t* packed,
+void fast_multiply(float* out, std::size_t out_stride, const ProductFactor& a, const std::uint16_t* packed,
                    std::size_t b_side, float scale, bool add) {
   thread_local std::vector<std::uint16_t> rows_memory(kBlockRows * kBf16Depth);
   std::uint16_t* rows = rows_memory.data();
@@ -264,12 +264,20 @@ const Bf16Products* fast_bf16_products() {
   return __builtin_cpu_supports("avx512bf16") ? &products : nullptr;
 }
 
+bool fast_bf16_products_pay() {
+  return fast_bf16_products() != nullptr && __builtin_cpu_is("amd");
+}
+
 }  // namespace qnext
 #else
 namespace qnext {
 
 const Bf16Products* fast_bf16_products() {
   return nullptr;
+}
+
+bool fast_bf16_products_pay() {
+  return false;
 }
 
 }  // namespace qnext

@@ -22,7 +22,7 @@ std::vector<float> random_values(std::size_t count, std::uint32_t seed) {
   return out;
 }
 
-Bf16Factor factor(const std::vector<float>& values, std::size_t depth, std::size_t side, bool depth_is_inner) {
+ProductFactor factor(const std::vector<float>& values, std::size_t depth, std::size_t side, bool depth_is_inner) {
   return {values.data(), depth, side, depth_is_inner ? 1 : side, depth_is_inner ? depth : 1};
 }
 
@@ -38,8 +38,8 @@ TEST_P(Bf16ProductTest, PacksAndMultipliesAsThePlainOne) {
   const std::vector<float> a_values = random_values(rows * depth, 1), b_values = random_values(depth * columns, 2);
   const std::size_t num_panels = (columns + kBf16Columns - 1) / kBf16Columns, stride = columns + 3;
   for (int layout = 0; layout < 4; ++layout) {
-    const Bf16Factor a = factor(a_values, depth, rows, layout % 2 == 0),
-                     b = factor(b_values, depth, columns, layout < 2);
+    const ProductFactor a = factor(a_values, depth, rows, layout % 2 == 0),
+                        b = factor(b_values, depth, columns, layout < 2);
     std::vector<std::uint16_t> expected_packed(bf16_packed_size(depth, columns), 7), packed(expected_packed);
     plain_bf16_products().pack(expected_packed.data(), b, 0, num_panels);
     fast_bf16_products()->pack(packed.data(), b, num_panels / 2, num_panels);
@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(Sizes, Bf16ProductTest,
 TEST(Bf16ProductPlain, IsTheProductOfRoundedFactors) {
   const std::vector<float> a = {1.00390625f, 2}, b = {3, 4};  // 1 + 2^-8: a tie, which goes to the even 1
   std::vector<std::uint16_t> packed(bf16_packed_size(2, 1));
-  const Bf16Factor right{b.data(), 2, 1, 1, 2}, left{a.data(), 2, 1, 1, 2};
+  const ProductFactor right{b.data(), 2, 1, 1, 2}, left{a.data(), 2, 1, 1, 2};
   plain_bf16_products().pack(packed.data(), right, 0, 1);
   float out = 10;
   plain_bf16_products().multiply(&out, 1, left, packed.data(), 1, 1.0f, true);
