@@ -17,7 +17,6 @@ namespace qnext::train {
 namespace {
 
 constexpr std::int64_t kProductRows = 192;  // of `out` in one task
-constexpr std::int64_t kGradientRows = 32;  // the same of a weight's gradient, whose rows are few and long sums
 constexpr std::size_t kPanelsPerTask = 4;
 constexpr std::int64_t kSolveRows = 8;  // solved row by row; those beyond them by products
 
@@ -169,7 +168,9 @@ void parallel_multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
 }
 void parallel_multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
   const Factor factor = ready_factor(b, false);
-  for_each_block(out.rows, kGradientRows, [&](std::int64_t begin, std::int64_t end) {
+  // A weight's gradient has few rows, which are long sums: enough tasks for the threads, as large as that allows.
+  const std::int64_t rows_per_task = std::clamp<std::int64_t>(out.rows / 256 * 32, 32, 128);
+  for_each_block(out.rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
     factor.multiply_tn(out.row_range(begin, end), a.col_range(begin, end), into);
   });
 }

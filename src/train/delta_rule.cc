@@ -74,15 +74,16 @@ struct Decays {
     for (std::int64_t i = 0; i < count; ++i) {
       to[i] = std::exp(sums[i]);
       rest[i] = std::exp(sum - sums[i]);
-      row(matrix.row(i), i, count);
+      row(matrix.row(i), i);
+      std::fill(matrix.row(i) + i + 1, matrix.row(i) + count, 0.0f);
     }
   }
 
  private:
-  QN_EVERY_ISA void row(float* out, std::int64_t i, std::int64_t num) const {
+  QN_EVERY_ISA void row(float* out, std::int64_t i) const {
     const float from = sums[i];
 #pragma omp simd
-    for (std::int64_t j = 0; j < num; ++j) out[j] = j <= i ? exp_in_loop(from - sums[j]) : 0.0f;
+    for (std::int64_t j = 0; j <= i; ++j) out[j] = exp_in_loop(from - sums[j]);
   }
 };
 
@@ -206,10 +207,8 @@ struct BackwardScratch {
 // raise G_i and column sums lower G_j.
 void add_pair_gradient(float* d_sums, ConstMatrix pair) {
   for (std::int64_t i = 0; i < pair.rows; ++i) {
-    for (std::int64_t j = 0; j <= i; ++j) {
-      d_sums[i] += pair.row(i)[j];
-      d_sums[j] -= pair.row(i)[j];
-    }
+    d_sums[i] += sum(pair.row(i), i + 1);
+    add_scaled(d_sums, pair.row(i), -1, i + 1);
   }
 }
 

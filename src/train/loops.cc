@@ -6,6 +6,13 @@
 
 namespace qnext::train {
 
+QN_EVERY_ISA float sum(const float* x, std::int64_t width) {
+  float total = 0;
+#pragma omp simd reduction(+ : total)
+  for (std::int64_t i = 0; i < width; ++i) total += x[i];
+  return total;
+}
+
 QN_EVERY_ISA float dot(const float* a, const float* b, std::int64_t width) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)

@@ -5,6 +5,7 @@
 
 namespace qnext::train {
 
+float sum(const float* x, std::int64_t width);
 float dot(const float* a, const float* b, std::int64_t width);
 float largest(const float* x, std::int64_t width);  // -inf of nothing
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/simd/math-inl.h"
 #include "kernels/simd/tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -136,11 +137,15 @@ void multiply_panel(TileOutput out, const ProductFactor& a, const float* b, std:
 }
 
 // A left factor whose depth strides over pages is copied a block at a time: [depth][kBlockRows].
-inline constexpr std::size_t kBlockRows = 8 * kRows;
+inline constexpr std::size_t kBlockRows = 16 * kRows;
 inline constexpr std::size_t kFarApart = 256;  // floats
 
 ProductFactor copied_rows(float* copy, const ProductFactor& a) {
-  for (std::size_t k = 0; k < a.depth; ++k) std::copy_n(a.data + k * a.depth_stride, a.side, copy + k * kBlockRows);
+  for (std::size_t k = 0; k < a.depth; ++k) {
+    for_each_vector({0, a.side}, [&](auto d, std::size_t i) HWY_ATTR {
+      hn::StoreU(hn::LoadU(d, a.data + k * a.depth_stride + i), d, copy + k * kBlockRows + i);
+    });
+  }
   return {copy, a.depth, a.side, kBlockRows, 1};
 }
 
