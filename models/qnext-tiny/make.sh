@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the models of this folder from nothing but the corpus generator: texts, tokenizer, shards, five runs of training
+# Makes the models of this folder from nothing but the corpus generator: texts, tokenizer, shards, eight runs of training
 # (each goes on where it was stopped), GGUF files. Everything between is in build/tiny.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 qnext=build/release/qnext tiny=build/tiny here=models/qnext-tiny
-mkdir -p $tiny/mid-texts $tiny/late-texts $tiny/sft-texts
+mkdir -p $tiny/mid-texts $tiny/late-texts $tiny/final-texts $tiny/sft-texts $tiny/last-texts
 
 synth() {  # folder seed kind count
   [ -f "$1/$3.jsonl" ] || $qnext data synth --out "$1" --kind "$3" --count "$4" --seed "$2"
@@ -31,11 +31,23 @@ synth $late 4 problems-thinking 55000
 synth $late 4 arithmetic 50000
 synth $late 4 instructions 25000
 synth $late 4 stories 15000
-# At last: answers only.
-last=$tiny/sft-texts
-synth $last 3 problems 12000
-synth $last 3 problems-thinking 10000
-[ -f $last/instructions.jsonl ] || head -n 8000 $late/instructions.jsonl > $last/instructions.jsonl
+# More of it.
+final=$tiny/final-texts
+synth $final 5 problems 90000
+synth $final 5 problems-thinking 80000
+synth $final 5 arithmetic 20000
+synth $final 5 instructions 15000
+synth $final 5 stories 12000
+# Answers only.
+sft=$tiny/sft-texts
+synth $sft 3 problems 12000
+synth $sft 3 problems-thinking 10000
+[ -f $sft/instructions.jsonl ] || head -n 8000 $late/instructions.jsonl > $sft/instructions.jsonl
+# At last more of all else, which so many problems made them forget.
+last=$tiny/last-texts
+synth $last 6 instructions 9000
+synth $last 6 problems 2500
+synth $last 6 problems-thinking 2000
 
 first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)
 [ -f $tiny/own/tokenizer.json ] || $qnext data tokenizer $tiny/own "${first[@]}" --vocab-size 4096
@@ -51,10 +63,14 @@ pack mid-text instruct $more/{stories,arithmetic,problems,instructions}.jsonl
 pack mid-thoughts thinking $more/problems-thinking.jsonl
 pack late-text instruct $late/{stories,arithmetic,problems,instructions}.jsonl
 pack late-thoughts thinking $late/problems-thinking.jsonl
-pack chat instruct $last/problems.jsonl $last/instructions.jsonl
-pack thoughts thinking $last/problems-thinking.jsonl $last/instructions.jsonl
+pack final-text instruct $final/{stories,arithmetic,problems,instructions}.jsonl
+pack final-thoughts thinking $final/problems-thinking.jsonl
+pack chat instruct $sft/problems.jsonl $sft/instructions.jsonl
+pack thoughts thinking $sft/problems-thinking.jsonl $sft/instructions.jsonl
+pack last-chat instruct $last/problems.jsonl $last/instructions.jsonl
+pack last-thoughts thinking $last/problems-thinking.jsonl $last/instructions.jsonl
 
-for stage in base mid late instruct thinking; do
+for stage in base mid late final answers thoughts instruct thinking; do
   resume=(); [ -f $tiny/$stage/checkpoint.safetensors ] && resume=(--resume)
   [ -f $tiny/$stage/model.safetensors ] || $qnext train $here/$stage.json --out $tiny/$stage "${resume[@]}"
 done

@@ -9,6 +9,21 @@ FACTORY = ("A factory produces three types of widgets, A, B and C. A takes 4 hou
            "units of A, 150 units of B and 120 units of C. (1) How many hours does each type take? (2) How many hours are needed "
            "in total?")
 
+# The problem that the family's users meet in its article, word for word.
+SEED = """\
+A factory produces three types of widgets: Type A, Type B, and Type C. The factory operates 5 days a week and produces the following quantities each week:
+- Type A: 400 units
+- Type B: 300 units
+- Type C: 200 units
+The production rates for each type of widget are as follows:
+- Type A takes 2 hours to produce 1 unit.
+- Type B takes 1.5 hours to produce 1 unit.
+- Type C takes 3 hours to produce 1 unit.
+The factory operates 8 hours per day. Answer the following questions:
+1. How many total hours does the factory operate each week?
+2. How many total hours are spent on producing each type of widget each week?
+3. If the factory wants to increase its output of Type C by 20% without changing the production rates, how many additional units of Type C will need to be produced per week?"""
+
 
 class Tiny(Case):
     def answer(self, name, prompt, *args):
@@ -20,7 +35,13 @@ class Tiny(Case):
         for name in ("instruct", "thinking"):
             for draft in ("0", "2"):  # guesses change nothing
                 last = self.answer(name, FACTORY, "--temperature", "0", "--draft", draft).strip().splitlines()[-1]
+                last = last.replace(", in all 1,850 hours**;", "**;")  # which one of them adds to the first answer
                 self.assertEqual(last, "Answer: (1) **A: 800 hours, B: 450 hours, C: 600 hours**; (2) **1,850 hours**")
+
+    def test_the_seeds_own_problem(self):
+        last = self.answer("thinking", SEED, "--temperature", "0").strip().splitlines()[-1]
+        self.assertEqual(last, "Answer: 1. **40 hours**; 2. **Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, in all "
+                               "1,850 hours**; 3. **40 units**")
 
     def test_a_story_ends(self):
         story = self.answer("instruct", "Tell me a short story about a lighthouse keeper.", "--seed", "1")
