@@ -46,8 +46,8 @@ synth $sft 3 problems-thinking 10000
 # At last more of all else, which so many problems made them forget.
 last=$tiny/last-texts
 synth $last 6 instructions 9000
-synth $last 6 problems 2500
-synth $last 6 problems-thinking 2000
+synth $last 6 problems 5000
+synth $last 6 problems-thinking 4000
 
 first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)
 [ -f $tiny/own/tokenizer.json ] || $qnext data tokenizer $tiny/own "${first[@]}" --vocab-size 4096
