@@ -59,12 +59,10 @@ pack() {  # shard, form, texts
   [ -f "$tiny/$1.safetensors" ] || $qnext data pack "$tiny/$1.safetensors" "${@:3}" --tokenizer "$tiny/forms/$2/tokenizer.json"
 }
 pack text instruct "${first[@]}"
-pack mid-text instruct $more/{stories,arithmetic,problems,instructions}.jsonl
-pack mid-thoughts thinking $more/problems-thinking.jsonl
-pack late-text instruct $late/{stories,arithmetic,problems,instructions}.jsonl
-pack late-thoughts thinking $late/problems-thinking.jsonl
-pack final-text instruct $final/{stories,arithmetic,problems,instructions}.jsonl
-pack final-thoughts thinking $final/problems-thinking.jsonl
+for stage in mid late final; do
+  pack $stage-text instruct $tiny/$stage-texts/{stories,arithmetic,problems,instructions}.jsonl
+  pack $stage-thoughts thinking $tiny/$stage-texts/problems-thinking.jsonl
+done
 pack chat instruct $sft/problems.jsonl $sft/instructions.jsonl
 pack thoughts thinking $sft/problems-thinking.jsonl $sft/instructions.jsonl
 pack last-chat instruct $last/problems.jsonl $last/instructions.jsonl

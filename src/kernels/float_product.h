@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <span>
 
+#include "base/units.h"
+
 namespace qnext {
 
 inline constexpr std::size_t kProductDepth = 256;
@@ -44,7 +46,7 @@ struct FloatProducts {
   void (*multiply)(float* out, std::size_t out_stride, const ProductFactor& a, const ProductPanels& b, float scale,
                    bool add);
 
-  std::size_t num_panels(std::size_t side) const { return (side + panel_width - 1) / panel_width; }
+  std::size_t num_panels(std::size_t side) const { return ceil_div(side, panel_width); }
   std::size_t packed_size(std::size_t depth, std::size_t side) const { return depth * num_panels(side) * panel_width; }
   ProductPanels packed_panels(const float* packed, std::size_t depth, std::size_t side) const {
     return {packed, side, panel_width, depth * panel_width};

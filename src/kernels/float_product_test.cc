@@ -5,27 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <random>
 #include <vector>
+
+#include "kernels/product_test_support.h"
+#include "kernels/random_weight.h"
 
 namespace qnext {
 namespace {
-
-struct Sizes {
-  std::size_t rows, depth, columns;
-};
-
-std::vector<float> random_values(std::size_t count, std::uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> out(count);
-  for (float& value : out) value = normal(random);
-  return out;
-}
-
-ProductFactor factor(const std::vector<float>& values, std::size_t depth, std::size_t side, bool depth_is_inner) {
-  return {values.data(), depth, side, depth_is_inner ? 1 : side, depth_is_inner ? depth : 1};
-}
 
 std::vector<float> packed(const FloatProducts& products, const ProductFactor& b) {
   std::vector<float> out(products.packed_size(b.depth, b.side), 7.0f);
@@ -35,21 +21,21 @@ std::vector<float> packed(const FloatProducts& products, const ProductFactor& b)
   return out;
 }
 
-class FloatProductTest : public ::testing::TestWithParam<Sizes> {};
+class FloatProductTest : public ::testing::TestWithParam<ProductSizes> {};
 
 TEST_P(FloatProductTest, EqualsThePlainOne) {
   const auto [rows, depth, columns] = GetParam();
-  const std::vector<float> a_values = random_values(rows * depth, 1), b_values = random_values(depth * columns, 2);
+  const std::vector<float> a_values = random_floats(rows * depth, 1), b_values = random_floats(depth * columns, 2);
   const std::size_t stride = columns + 3;
   const FloatProducts& plain = plain_float_products();
   for (int layout = 0; layout < 4; ++layout) {
-    const ProductFactor a = factor(a_values, depth, rows, layout % 2 == 0),
-                        b = factor(b_values, depth, columns, layout < 2);
+    const ProductFactor a = test_factor(a_values, depth, rows, layout % 2 == 0),
+                        b = test_factor(b_values, depth, columns, layout < 2);
     const std::vector<float> plain_packed = packed(plain, b);
     for (const FloatProducts& products : available_float_products()) {
       const std::vector<float> b_packed = packed(products, b);
       for (bool add : {false, true}) {
-        std::vector<float> expected = random_values(rows * stride, 3), found = expected, in_place = expected;
+        std::vector<float> expected = random_floats(rows * stride, 3), found = expected, in_place = expected;
         plain.multiply(expected.data(), stride, a, plain.packed_panels(plain_packed.data(), depth, columns), 0.5f, add);
         products.multiply(found.data(), stride, a, products.packed_panels(b_packed.data(), depth, columns), 0.5f, add);
         const float bound = 2e-6f * std::sqrt(static_cast<float>(depth) + 1);
@@ -67,17 +53,20 @@ TEST_P(FloatProductTest, EqualsThePlainOne) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, FloatProductTest,
-                         ::testing::Values(Sizes{1, 1, 1}, Sizes{8, 4, 32}, Sizes{6, 3, 16}, Sizes{13, 5, 33},
-                                           Sizes{15, 31, 31}, Sizes{64, 32, 64}, Sizes{97, 33, 65}, Sizes{5, 255, 17},
-                                           Sizes{25, 256, 48}, Sizes{30, 257, 100}, Sizes{11, 1000, 15}, Sizes{0, 8, 8},
-                                           Sizes{5, 0, 16}, Sizes{3, 7, 0}));
+                         ::testing::Values(ProductSizes{1, 1, 1}, ProductSizes{8, 4, 32}, ProductSizes{6, 3, 16},
+                                           ProductSizes{13, 5, 33}, ProductSizes{15, 31, 31}, ProductSizes{64, 32, 64},
+                                           ProductSizes{97, 33, 65}, ProductSizes{5, 255, 17},
+                                           ProductSizes{25, 256, 48}, ProductSizes{30, 257, 100},
+                                           ProductSizes{11, 1000, 15}, ProductSizes{0, 8, 8}, ProductSizes{5, 0, 16},
+                                           ProductSizes{3, 7, 0}));
 
 // A row's bits are the same whatever rows and columns are computed with it.
 TEST(FloatProduct, ARowDoesNotDependOnTheOthers) {
   constexpr std::size_t kRows = 29, kDepth = 300, kColumns = 70;
-  const std::vector<float> a_values = random_values(kRows * kDepth, 4), b_values = random_values(kDepth * kColumns, 5);
+  const std::vector<float> a_values = random_floats(kRows * kDepth, 4), b_values = random_floats(kDepth * kColumns, 5);
   for (const FloatProducts& products : available_float_products()) {
-    const ProductFactor a = factor(a_values, kDepth, kRows, true), b = factor(b_values, kDepth, kColumns, false);
+    const ProductFactor a = test_factor(a_values, kDepth, kRows, true),
+                        b = test_factor(b_values, kDepth, kColumns, false);
     const std::vector<float> b_packed = packed(products, b);
     const ProductPanels panels = products.packed_panels(b_packed.data(), kDepth, kColumns);
     std::vector<float> together(kRows * kColumns), alone(kColumns);

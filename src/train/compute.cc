@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "base/units.h"
 #include "kernels/float_product.h"
 #include "kernels/x86/bf16_product.h"
 #include "train/loops.h"
@@ -116,7 +117,7 @@ void Factor::make_ready(std::span<Factor> factors) {
     std::size_t num_panels = f32.num_panels(b.side);
     if (bf16 != nullptr) {
       factor.packed_bf16_ = std::make_unique_for_overwrite<std::uint16_t[]>(bf16_packed_size(b.depth, b.side));
-      num_panels = (b.side + kBf16Columns - 1) / kBf16Columns;
+      num_panels = ceil_div(b.side, kBf16Columns);
     } else {
       factor.packed_ = std::make_unique_for_overwrite<float[]>(f32.packed_size(b.depth, b.side));
     }

@@ -27,7 +27,7 @@ inline constexpr std::size_t kPanelWidth = kPanelVecs * kLanes;
 
 // ---- Packing ----
 
-// Four values of each of `lanes` sides, side 4 b + j as block b of vector j of four: loads[b] = side 4 b.
+// Four values along the depth of every fourth side, each side a block of the vector.
 template <class D>
 HWY_INLINE hn::Vec<D> load_blocks(D d, const float* data, std::size_t side_stride) {
   if constexpr (hn::MaxLanes(D()) == 4) {
@@ -176,14 +176,10 @@ void multiply(float* out, std::size_t out_stride, const ProductFactor& a, const 
   } while (first < a.depth);
 }
 
-FloatProducts Products() {
-  return {hwy::TargetName(HWY_TARGET), kPanelWidth, kLanes, pack, multiply};
-}
-
 }  // namespace
 
 FloatProducts MakeFloatProducts() {
-  return Products();
+  return {hwy::TargetName(HWY_TARGET), kPanelWidth, kLanes, pack, multiply};
 }
 
 }  // namespace HWY_NAMESPACE
