@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::int64_t kProductRows = 192;  // of `out` in one task
 constexpr std::size_t kPanelsPerTask = 4;
-constexpr std::int64_t kSolveRows = 8;  // solved row by row; those beyond them by products
+constexpr std::int64_t kSolveRows = 4;  // solved row by row; those beyond them by products
 
 std::unique_ptr<ThreadPool>& pool() {
   static std::unique_ptr<ThreadPool> threads = std::make_unique<ThreadPool>(1);
