@@ -118,9 +118,9 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   if (finish.reason == FinishReason::kError) error_ = error_of(finish);
   const bool is_late = finish.reason == FinishReason::kDeadline;
   if (is_late && num_new_tokens_ == 0) error_ = nothing_in_time();
-  answer.update.finish_reason = is_late || finish.reason == FinishReason::kLength ? "length"
-                                : answer.text.has_calls()                         ? "tool_calls"
-                                                                                  : "stop";
+  // The engine may have gone on to its end while a stop string's cancellation was under way.
+  const bool is_cut = !answer.text.stopped() && (is_late || finish.reason == FinishReason::kLength);
+  answer.update.finish_reason = is_cut ? "length" : answer.text.has_calls() ? "tool_calls" : "stop";
 }
 
 }  // namespace qnext

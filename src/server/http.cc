@@ -38,6 +38,10 @@ ApiError read_error(error_code problem, const HttpLimits& limits) {
 
 using Parser = http::request_parser<http::string_body>;
 
+std::string chunk_of(std::string_view text) {
+  return fmt::format("{:x}\r\n{}\r\n", text.size(), text);
+}
+
 // What `buffer` holds, and then what comes, until the header or all of a request is there.
 asio::awaitable<error_code> read(Connection& connection, beast::flat_buffer& buffer, Parser& parser, bool only_header) {
   parser.eager(!only_header);
@@ -123,11 +127,11 @@ asio::awaitable<void> HttpExchange::begin_stream() {
 }
 
 asio::awaitable<void> HttpExchange::send_event(std::string text) {
-  co_await write_or_throw(fmt::format("{:x}\r\n{}\r\n", text.size(), text));
+  co_await write_or_throw(chunk_of(text));
 }
 
-asio::awaitable<void> HttpExchange::end_stream() {
-  co_await write_or_throw("0\r\n\r\n");
+asio::awaitable<void> HttpExchange::end_stream(std::string text) {
+  co_await write_or_throw(chunk_of(text) + "0\r\n\r\n");
 }
 
 asio::awaitable<void> HttpExchange::write_or_throw(std::string bytes) {

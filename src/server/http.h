@@ -46,7 +46,8 @@ class HttpExchange {
   // Server-sent events, chunked. Each call writes what it is given.
   boost::asio::awaitable<void> begin_stream();
   boost::asio::awaitable<void> send_event(std::string text);  // "data: {...}\n\n" or ": comment\n\n"
-  boost::asio::awaitable<void> end_stream();
+  // The last event goes out together with the end: a client that hangs up on "[DONE]" has had all of it.
+  boost::asio::awaitable<void> end_stream(std::string text);
 
   // Ends when the client has closed its side of the connection; never, while it only waits.
   boost::asio::awaitable<void> client_left();

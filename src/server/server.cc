@@ -369,8 +369,7 @@ Awaitable Server::stream(HttpExchange& exchange, Generation& generation, AnswerW
   } else if (request.include_usage) {
     events = event_of(writer.usage_chunk(usage_of(request, generation)));
   }
-  co_await exchange.send_event(events + "data: [DONE]\n\n");
-  co_await exchange.end_stream();
+  co_await exchange.end_stream(events + "data: [DONE]\n\n");
 }
 
 }  // namespace qnext

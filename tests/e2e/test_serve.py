@@ -89,6 +89,8 @@ class Chat(Case):
                 text, reason = answer.choices[0].message.content, answer.choices[0].finish_reason
             self.assertEqual(text, whole[:whole.index(stop)])
             self.assertEqual(reason, "stop")
+        choice = self.chat(max_tokens=40, stop=whole).choices[0]  # complete with the last token only
+        self.assertEqual((choice.message.content, choice.finish_reason), ("", "stop"))
 
     def test_logprobs(self):
         choice = self.chat(logprobs=True, top_logprobs=3, temperature=0).choices[0]
