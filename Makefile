@@ -54,17 +54,17 @@ test: setup-train  ## everything that must hold: layers and budgets, unit, golde
 	python3 tools/check_layers_test.py
 	@cmake --preset release > build/release.configure.log || (cat build/release.configure.log; exit 1)
 	cmake --build --preset release -j $(JOBS)
-	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+	ctest --test-dir build/release --output-on-failure -j $(JOBS) || (scripts/why_failed.sh build/release; exit 1)
 
 test-asan: setup  ## the unit tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	cmake --preset asan > /dev/null
 	cmake --build --preset asan -j $(JOBS)
-	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -E '^(e2e|rust)\.'
+	ctest --test-dir build/asan --output-on-failure -j $(JOBS) -E '^(e2e|rust)\.' || (scripts/why_failed.sh build/asan; exit 1)
 
 test-tsan: setup  ## the threaded parts under ThreadSanitizer
 	cmake --preset tsan > /dev/null
 	cmake --build --preset tsan -j $(JOBS) --target base_test model_test engine_test server_test
-	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine|server)\.'
+	ctest --test-dir build/tsan --output-on-failure -j $(JOBS) -R '^(base|model|engine|server)\.' || (scripts/why_failed.sh build/tsan; exit 1)
 
 fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 	cmake --preset asan > /dev/null
