@@ -1,6 +1,5 @@
 // The router: softmax over the experts, the best A of them and their weights, and what the balance terms need, in one
 // pass over the rows of logits.
-#include <algorithm>
 #include <cmath>
 
 #include "train/loops.h"
@@ -43,7 +42,7 @@ float softmax_inplace(float* x, std::int64_t width) {
   return most + std::log(total);
 }
 
-// out += scale * probabilities * (d - <probabilities, d>): softmax's backward.
+// out += probabilities * (d - along): softmax's backward, where `along` is <probabilities, d>.
 QN_EVERY_ISA void add_softmax_backward(float* out, const float* probabilities, const float* d, float along,
                                        std::int64_t width) {
 #pragma omp simd

@@ -1,5 +1,7 @@
 // The residual stream: sums and what is read several times, whose gradients are added up on all threads, where autograd
 // itself would add on one.
+#include <algorithm>
+
 #include "train/loops.h"
 #include "train/ops.h"
 #include "train/tensor_views.h"
@@ -13,15 +15,15 @@ using torch::autograd::variable_list;
 constexpr std::int64_t kStreamRows = 128;  // in one task
 
 Tensor sum_of_all(at::TensorList terms) {
-  Tensor out = torch::empty_like(terms[0]);
-  std::vector<Tensor> sources;
-  for (const Tensor& term : terms) sources.push_back(term.contiguous());
+  const Tensor out = torch::empty(terms[0].sizes());
+  std::vector<Tensor> kept;
+  std::vector<Matrix> sources;
+  for (const Tensor& term : terms) sources.push_back(matrix(kept.emplace_back(term.contiguous())));
   const Matrix sum = matrix(out);
   for_each_block(sum.rows, kStreamRows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      std::copy_n(matrix(sources[0]).row(row), sum.cols, sum.row(row));
-      for (std::size_t i = 1; i < sources.size(); ++i)
-        add_scaled(sum.row(row), matrix(sources[i]).row(row), 1, sum.cols);
+      std::copy_n(sources[0].row(row), sum.cols, sum.row(row));
+      for (std::size_t i = 1; i < sources.size(); ++i) add_scaled(sum.row(row), sources[i].row(row), 1, sum.cols);
     }
   });
   return out;
