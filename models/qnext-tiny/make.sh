@@ -55,8 +55,8 @@ synth $long 8 stories 26000
 synth $long 8 arithmetic 30000
 # Answers only, in the one form or the other.
 form=$tiny/form-texts
-synth $form 9 problems 14000
-synth $form 9 problems-thinking 11000
+synth $form 9 problems 18000
+synth $form 9 problems-thinking 14000
 synth $form 9 instructions 18000
 
 first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)

@@ -19,21 +19,25 @@ std::string counted(std::int64_t count, std::string_view noun) {
   return fmt::format("{} {}{}", number_text(count), noun, count == 1 ? "" : "s");
 }
 
+// What is known already, or looked up, is said before it is used: a small model finds a number more surely than it
+// finds and uses it.
 void add_type_step(Worked& worked, const Workshop& shop, std::size_t type) {
-  if (shop.type_hours_known) return;
   const Production& p = shop.production;
-  worked.steps.push_back(fmt::format("{}: {} hours.", shop.tag(type), product_line(p.counts[type], p.hours[type])));
+  worked.steps.push_back(fmt::format(
+      "{}: {} hours.", shop.tag(type),
+      shop.type_hours_known ? number_text(p.type_hours(type)) : product_line(p.counts[type], p.hours[type])));
 }
 
-// What is known of a type, said before it is used: a small model finds a number more surely than it finds and uses it.
 void add_unit_step(Worked& worked, const Workshop& shop, std::size_t type) {
   worked.steps.push_back(fmt::format("{}: {} each.", shop.tag(type), hours_text(shop.production.hours[type])));
 }
 
 void add_total_steps(Worked& worked, const Workshop& shop) {
   if (shop.total_known) return;
-  for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
   const Production& p = shop.production;
+  if (!shop.type_hours_known) {
+    for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
+  }
   worked.steps.push_back("total: " + sum_line(Numbers{p.type_hours(0), p.type_hours(1), p.type_hours(2)}) + " hours.");
 }
 
