@@ -55,9 +55,9 @@ synth $long 8 stories 26000
 synth $long 8 arithmetic 30000
 # Answers only, in the one form or the other.
 form=$tiny/form-texts
-synth $form 9 problems 18000
-synth $form 9 problems-thinking 14000
-synth $form 9 instructions 18000
+synth $form 9 problems 26000
+synth $form 9 problems-thinking 20000
+synth $form 9 instructions 24000
 
 first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)
 [ -f $tiny/own/tokenizer.json ] || $qnext data tokenizer $tiny/own "${first[@]}" --vocab-size 4096

@@ -1,5 +1,6 @@
 // What is asked of a production, and how it is worked out (problems.h).
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "corpus/english.h"
@@ -92,18 +93,21 @@ std::optional<Worked> one_of_each(Workshop& shop) {
   return worked;
 }
 
+// Two are compared, then the larger of them and the third; whose the largest is comes last.
 std::optional<Worked> longest(Workshop& shop) {
   const Production& p = shop.production;
-  std::size_t best = 0;
-  for (std::size_t type = 1; type < 3; ++type) best = p.type_hours(type) > p.type_hours(best) ? type : best;
-  std::vector<std::int64_t> hours = {p.type_hours(0), p.type_hours(1), p.type_hours(2)};
-  std::ranges::sort(hours);
-  if (hours[1] == hours[2]) return std::nullopt;
+  const std::array<std::int64_t, 3> hours = {p.type_hours(0), p.type_hours(1), p.type_hours(2)};
+  const auto most = std::ranges::max_element(hours);
+  if (hours[0] == hours[1] || std::ranges::count(hours, *most) > 1) return std::nullopt;
+  const auto best = static_cast<std::size_t>(most - hours.begin());
   Worked worked{{}, {static_cast<std::int64_t>(best)}, {}, ""};
   for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
-  worked.steps.push_back(fmt::format("{}: {} is more than {} and {}.", shop.tag(best), number_text(hours[2]),
-                                     number_text(hours[1]), number_text(hours[0])));
-  worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(hours[2]));
+  const std::int64_t larger = std::max(hours[0], hours[1]);
+  worked.steps.push_back(
+      fmt::format("of {} and {}, {} is more.", number_text(hours[0]), number_text(hours[1]), number_text(larger)));
+  worked.steps.push_back(
+      fmt::format("of {} and {}, {} is more.", number_text(larger), number_text(hours[2]), number_text(*most)));
+  worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(*most));
   return worked;
 }
 

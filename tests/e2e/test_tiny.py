@@ -42,8 +42,9 @@ class Tiny(Case):
                                  ["A: 800 hours, B: 450 hours, C: 600 hours", "1,850 hours"])
 
     def test_the_seeds_own_problem(self):
-        self.assertEqual(self.answers("thinking", SEED), ["40 hours", "Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, "
-                                                          "in all 1,850 hours", "40 units"])
+        for name in ("instruct", "thinking"):
+            self.assertEqual(self.answers(name, SEED), ["40 hours", "Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, "
+                                                        "in all 1,850 hours", "40 units"])
 
     def test_a_story_ends(self):
         story = self.answer("instruct", "Tell me a short story about a lighthouse keeper.", "--seed", "1")
