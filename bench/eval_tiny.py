@@ -5,7 +5,7 @@ usage: bench/eval_tiny.py [--problems 500] [--stories 200] [--prompts 1000] [--m
 
 Of each model:
   problems   held-out ones (`qnext data synth --split held-out`: new numbers, every second in new words): the share whose
-             last line, the answer, has every number right
+             answers have every number right
   stops      the share of held-out instructions and problems whose answer ends by itself
   stories    sampled: the share that end as a story should and do not go in circles, and of these the words that
              link-grammar cannot link to the rest of their sentence, per 50
@@ -62,8 +62,8 @@ def numbers(text):
     return [number.replace(",", "") for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
 
 
-def last_line(text):
-    return text.strip().splitlines()[-1] if text.strip() else ""
+def answers(text):
+    return "; ".join(re.findall(r"(?m)^Answer: (.*)", text))
 
 
 def goes_in_circles(text):
@@ -93,7 +93,7 @@ def evaluate(name, args):
     command = [str(QNEXT), "serve", str(model), "--port", str(port), "--pack-cache", "none", "--parallel", str(STREAMS)]
     with Server(model.stem, command, port) as server:
         said = ask_all(server, [p["messages"][:1] for p in problems], temperature=0)
-        right = [numbers(last_line(text)) == numbers(last_line(p["messages"][1]["content"]))
+        right = [numbers(answers(text)) == numbers(answers(p["messages"][1]["content"]))
                  for (text, _), p in zip(said, problems)]
         stops = ask_all(server, [i["messages"][:1] for i in instructions])
         stories = ask_all(server, [[{"role": "user", "content": "Tell me a story."}]] * args.stories)
@@ -103,7 +103,7 @@ def evaluate(name, args):
     words, unlinked = unlinked_words(whole)
     for problem, (text, _), fine in zip(problems, said, right):
         if args.show and not fine:
-            print(f"--- {problem['messages'][0]['content']}\n{text}\n(expected: {last_line(problem['messages'][1]['content'])})",
+            print(f"--- {problem['messages'][0]['content']}\n{text}\n(expected: {answers(problem['messages'][1]['content'])})",
                   file=sys.stderr)
     return {"model": model.name, "problems_right": sum(right) / len(right),
             "problems_right_known_words": sum(right[0::2]) / len(right[0::2]),

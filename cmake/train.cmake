@@ -16,7 +16,7 @@ endif()
 qnext_room(train LINKS model text torch PkgConfig::XXHASH nlohmann_json::nlohmann_json)
 # Loops say where sums may be reordered (omp simd); products and sums fuse: training promises the same bits for any
 # number of threads, not for any instruction set.
-foreach(source adamw attention compute conv delta_rule experts head_loss loops norm)
+foreach(source adamw attention compute conv delta_rule experts head_loss loops norm router)
   set_source_files_properties(src/train/${source}.cc PROPERTIES COMPILE_OPTIONS
                               "-O3;-fopenmp-simd;-ffp-contract=fast;-fno-trapping-math")
 endforeach()

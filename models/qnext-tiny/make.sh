@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the models of this folder from nothing but the corpus generator: texts, tokenizer, shards, eight runs of training
+# Makes the models of this folder from nothing but the corpus generator: texts, tokenizer, shards, nine runs of training
 # (each goes on where it was stopped), GGUF files. Everything between is in build/tiny.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 qnext=build/release/qnext tiny=build/tiny here=models/qnext-tiny
-mkdir -p $tiny/mid-texts $tiny/late-texts $tiny/final-texts $tiny/sft-texts $tiny/last-texts
+mkdir -p $tiny/{mid,late,final,sft,chat,long,form}-texts
 
 synth() {  # folder seed kind count
   [ -f "$1/$3.jsonl" ] || $qnext data synth --out "$1" --kind "$3" --count "$4" --seed "$2"
@@ -41,34 +41,44 @@ synth $final 5 stories 12000
 # Answers only.
 sft=$tiny/sft-texts
 synth $sft 3 problems 12000
-synth $sft 3 problems-thinking 10000
 [ -f $sft/instructions.jsonl ] || head -n 8000 $late/instructions.jsonl > $sft/instructions.jsonl
-# At last more of all else, which so many problems made them forget.
-last=$tiny/last-texts
-synth $last 6 instructions 9000
-synth $last 6 problems 5000
-synth $last 6 problems-thinking 4000
+# More of all else, which so many problems made them forget.
+chat=$tiny/chat-texts
+synth $chat 6 instructions 9000
+synth $chat 6 problems 5000
+# As much as all before together, in all kinds of words and with answers in finer steps.
+long=$tiny/long-texts
+synth $long 8 problems 110000
+synth $long 8 problems-thinking 80000
+synth $long 8 instructions 40000
+synth $long 8 stories 26000
+synth $long 8 arithmetic 30000
+# Answers only, in the one form or the other.
+form=$tiny/form-texts
+synth $form 9 problems 26000
+synth $form 9 problems-thinking 20000
+synth $form 9 instructions 24000
 
 first=($tiny/{stories,descriptions,dialogues,facts,arithmetic,problems,instructions}.jsonl)
 [ -f $tiny/own/tokenizer.json ] || $qnext data tokenizer $tiny/own "${first[@]}" --vocab-size 4096
-for form in instruct thinking; do
-  mkdir -p $tiny/forms/$form
-  cp $tiny/own/* $here/$form/* $tiny/forms/$form/
+for name in instruct thinking; do
+  mkdir -p $tiny/forms/$name
+  cp $tiny/own/* $here/$name/* $tiny/forms/$name/
 done
 pack() {  # shard, form, texts
   [ -f "$tiny/$1.safetensors" ] || $qnext data pack "$tiny/$1.safetensors" "${@:3}" --tokenizer "$tiny/forms/$2/tokenizer.json"
 }
 pack text instruct "${first[@]}"
-for stage in mid late final; do
+for stage in mid late final long; do
   pack $stage-text instruct $tiny/$stage-texts/{stories,arithmetic,problems,instructions}.jsonl
   pack $stage-thoughts thinking $tiny/$stage-texts/problems-thinking.jsonl
 done
-pack chat instruct $sft/problems.jsonl $sft/instructions.jsonl
-pack thoughts thinking $sft/problems-thinking.jsonl $sft/instructions.jsonl
-pack last-chat instruct $last/problems.jsonl $last/instructions.jsonl
-pack last-thoughts thinking $last/problems-thinking.jsonl $last/instructions.jsonl
+pack answers instruct $sft/problems.jsonl $sft/instructions.jsonl
+pack chat instruct $chat/problems.jsonl $chat/instructions.jsonl
+pack instruct instruct $form/problems.jsonl $form/instructions.jsonl
+pack thinking thinking $form/problems-thinking.jsonl $form/instructions.jsonl
 
-for stage in base mid late final answers thoughts instruct thinking; do
+for stage in base mid late final answers chat long instruct thinking; do
   resume=(); [ -f $tiny/$stage/checkpoint.safetensors ] && resume=(--resume)
   [ -f $tiny/$stage/model.safetensors ] || $qnext train $here/$stage.json --out $tiny/$stage "${resume[@]}"
 done

@@ -57,7 +57,9 @@ TEST(Sums, WorkedSteps) {
   EXPECT_EQ(difference_line(1850, 40), "1,850 - 40 = 1,810");
   EXPECT_EQ(difference_line(17, 12), "17 - 12 = 5");
   EXPECT_EQ(quotient_line(800, 20), "800 / 20 = 40");
-  EXPECT_EQ(quotient_line(972, 4), "972 / 4 = 800 / 4 + 172 / 4 = 200 + 160 / 4 + 12 / 4 = 200 + 40 + 3 = 243");
+  EXPECT_EQ(quotient_line(972, 4),
+            "972 / 4: 4 x 200 = 800, 972 - 800 = 172, 4 x 40 = 160, 172 - 160 = 172 - 100 - 60 = 72 - 60 = 12, "
+            "4 x 3 = 12, so 972 / 4 = 200 + 40 + 3 = 243");
   EXPECT_EQ(quotient_line(23, 1), "23 / 1 = 23");
 }
 

@@ -1,5 +1,6 @@
 // What is asked of a production, and how it is worked out (problems.h).
 #include <algorithm>
+#include <array>
 
 #include "base/check.h"
 #include "corpus/english.h"
@@ -9,6 +10,8 @@
 namespace qnext::corpus {
 namespace {
 
+using Numbers = std::vector<std::int64_t>;
+
 constexpr std::int64_t kHoursAWeek = 40;
 constexpr std::int64_t kHoursADay = 8;
 constexpr std::int64_t kLargest = 20000;  // numbers that a small model can be asked to handle
@@ -17,34 +20,26 @@ std::string counted(std::int64_t count, std::string_view noun) {
   return fmt::format("{} {}{}", number_text(count), noun, count == 1 ? "" : "s");
 }
 
-std::string product(const Workshop& shop, std::int64_t a, std::int64_t b) {
-  return shop.detailed ? product_line(a, b) : brief_product_line(a, b);
-}
-std::string quotient(const Workshop& shop, std::int64_t a, std::int64_t b) {
-  return shop.detailed ? quotient_line(a, b)
-                       : fmt::format("{} / {} = {}", number_text(a), number_text(b), number_text(a / b));
-}
-std::string sum(const Workshop& shop, std::initializer_list<std::int64_t> terms) {
-  const std::vector<std::int64_t> list(terms);
-  return shop.detailed ? sum_line(list) : brief_sum_line(list);
-}
-
-std::string minus(const Workshop& shop, std::int64_t a, std::int64_t b) {
-  return shop.detailed ? difference_line(a, b)
-                       : fmt::format("{} - {} = {}", number_text(a), number_text(b), number_text(a - b));
-}
-
+// What is known already, or looked up, is said before it is used: a small model finds a number more surely than it
+// finds and uses it.
 void add_type_step(Worked& worked, const Workshop& shop, std::size_t type) {
-  if (shop.type_hours_known) return;
   const Production& p = shop.production;
-  worked.steps.push_back(fmt::format("{}: {} hours.", shop.tag(type), product(shop, p.counts[type], p.hours[type])));
+  worked.steps.push_back(fmt::format(
+      "{}: {} hours.", shop.tag(type),
+      shop.type_hours_known ? number_text(p.type_hours(type)) : product_line(p.counts[type], p.hours[type])));
+}
+
+void add_unit_step(Worked& worked, const Workshop& shop, std::size_t type) {
+  worked.steps.push_back(fmt::format("{}: {} each.", shop.tag(type), hours_text(shop.production.hours[type])));
 }
 
 void add_total_steps(Worked& worked, const Workshop& shop) {
   if (shop.total_known) return;
-  for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
   const Production& p = shop.production;
-  worked.steps.push_back("total: " + sum(shop, {p.type_hours(0), p.type_hours(1), p.type_hours(2)}) + " hours.");
+  if (!shop.type_hours_known) {
+    for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
+  }
+  worked.steps.push_back("total: " + sum_line(Numbers{p.type_hours(0), p.type_hours(1), p.type_hours(2)}) + " hours.");
 }
 
 std::size_t choose_type(Workshop& shop) {
@@ -94,22 +89,25 @@ std::optional<Worked> one_type(Workshop& shop) {
 std::optional<Worked> one_of_each(Workshop& shop) {
   const auto& h = shop.production.hours;
   Worked worked{{}, {h[0] + h[1] + h[2]}, {}, hours_text(h[0] + h[1] + h[2])};
-  worked.steps.push_back("one of each: " + sum(shop, {h[0], h[1], h[2]}) + " hours.");
+  worked.steps.push_back("one of each: " + sum_line(Numbers{h[0], h[1], h[2]}) + " hours.");
   return worked;
 }
 
+// Two are compared, then the larger of them and the third; whose the largest is comes last.
 std::optional<Worked> longest(Workshop& shop) {
   const Production& p = shop.production;
-  std::size_t best = 0;
-  for (std::size_t type = 1; type < 3; ++type) best = p.type_hours(type) > p.type_hours(best) ? type : best;
-  std::vector<std::int64_t> hours = {p.type_hours(0), p.type_hours(1), p.type_hours(2)};
-  std::ranges::sort(hours);
-  if (hours[1] == hours[2]) return std::nullopt;
+  const std::array<std::int64_t, 3> hours = {p.type_hours(0), p.type_hours(1), p.type_hours(2)};
+  const auto most = std::ranges::max_element(hours);
+  if (hours[0] == hours[1] || std::ranges::count(hours, *most) > 1) return std::nullopt;
+  const auto best = static_cast<std::size_t>(most - hours.begin());
   Worked worked{{}, {static_cast<std::int64_t>(best)}, {}, ""};
   for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
+  const std::int64_t larger = std::max(hours[0], hours[1]);
   worked.steps.push_back(
-      fmt::format("{} is more than {} and {}.", number_text(hours[2]), number_text(hours[1]), number_text(hours[0])));
-  worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(hours[2]));
+      fmt::format("of {} and {}, {} is more.", number_text(hours[0]), number_text(hours[1]), number_text(larger)));
+  worked.steps.push_back(
+      fmt::format("of {} and {}, {} is more.", number_text(larger), number_text(hours[2]), number_text(*most)));
+  worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(*most));
   return worked;
 }
 
@@ -120,7 +118,8 @@ std::optional<Worked> how_many_in(Workshop& shop) {
   const std::int64_t hours = each * count;
   shop.expander.set("amount", number_text(hours));
   Worked worked{{static_cast<std::int64_t>(type), hours}, {count}, {}, number_text(count) + " " + many(shop, type)};
-  worked.steps.push_back(quotient(shop, hours, each) + ".");
+  add_unit_step(worked, shop, type);
+  worked.steps.push_back(quotient_line(hours, each) + ".");
   return worked;
 }
 
@@ -130,8 +129,8 @@ std::optional<Worked> sets_in(Workshop& shop) {
   const std::int64_t count = shop.random.one_in(2) ? 10 * shop.random.between(1, 10) : shop.random.between(2, 50);
   shop.expander.set("amount", number_text(one_set * count));
   Worked worked{{one_set * count}, {count}, {}, fmt::format("{} of each type", number_text(count))};
-  worked.steps.push_back("one of each: " + sum(shop, {h[0], h[1], h[2]}) + " hours.");
-  worked.steps.push_back(quotient(shop, one_set * count, one_set) + ".");
+  worked.steps.push_back("one of each: " + sum_line(Numbers{h[0], h[1], h[2]}) + " hours.");
+  worked.steps.push_back(quotient_line(one_set * count, one_set) + ".");
   return worked;
 }
 
@@ -140,7 +139,7 @@ std::optional<Worked> weeks(Workshop& shop) {
   if (hours % kHoursAWeek != 0 || hours == kHoursAWeek) return std::nullopt;
   Worked worked{{kHoursAWeek}, {hours / kHoursAWeek}, {}, counted(hours / kHoursAWeek, "week")};
   add_total_steps(worked, shop);
-  worked.steps.push_back("weeks: " + quotient(shop, hours, kHoursAWeek) + ".");
+  worked.steps.push_back("weeks: " + quotient_line(hours, kHoursAWeek) + ".");
   return worked;
 }
 
@@ -153,7 +152,7 @@ std::optional<Worked> workers(Workshop& shop) {
   Worked worked{{kHoursAWeek, num_weeks}, {hours / each}, {}, counted(hours / each, "worker")};
   add_total_steps(worked, shop);
   worked.steps.push_back(fmt::format("one worker: {} x {} = {} hours.", num_weeks, kHoursAWeek, number_text(each)));
-  worked.steps.push_back("workers: " + quotient(shop, hours, each) + ".");
+  worked.steps.push_back("workers: " + quotient_line(hours, each) + ".");
   return worked;
 }
 
@@ -166,7 +165,7 @@ std::optional<Worked> days(Workshop& shop) {
   Worked worked{{kHoursADay, machines}, {hours / a_day}, {}, counted(hours / a_day, "day")};
   add_total_steps(worked, shop);
   worked.steps.push_back(fmt::format("hours a day: {} x {} = {}.", machines, kHoursADay, number_text(a_day)));
-  worked.steps.push_back("days: " + quotient(shop, hours, a_day) + ".");
+  worked.steps.push_back("days: " + quotient_line(hours, a_day) + ".");
   return worked;
 }
 
@@ -179,7 +178,7 @@ std::optional<Worked> difference(Workshop& shop) {
   Worked worked{{static_cast<std::int64_t>(type), static_cast<std::int64_t>(other)}, {more}, {}, hours_text(more)};
   add_type_step(worked, shop, type);
   add_type_step(worked, shop, other);
-  worked.steps.push_back(minus(shop, p.type_hours(type), p.type_hours(other)) + " hours.");
+  worked.steps.push_back(difference_line(p.type_hours(type), p.type_hours(other)) + " hours.");
   return worked;
 }
 
@@ -192,8 +191,9 @@ std::optional<Worked> extra_units(Workshop& shop) {
   const std::int64_t hours = p.total_hours() + more;
   Worked worked{{static_cast<std::int64_t>(type), extra}, {hours}, {}, hours_text(hours)};
   add_total_steps(worked, shop);
-  worked.steps.push_back(fmt::format("more {}: {} hours.", many(shop, type), product(shop, extra, p.hours[type])));
-  worked.steps.push_back("new total: " + sum(shop, {p.total_hours(), more}) + " hours.");
+  add_unit_step(worked, shop, type);
+  worked.steps.push_back(fmt::format("more {}: {} hours.", many(shop, type), product_line(extra, p.hours[type])));
+  worked.steps.push_back("new total: " + sum_line(Numbers{p.total_hours(), more}) + " hours.");
   return worked;
 }
 
@@ -201,7 +201,7 @@ std::optional<Worked> total_units(Workshop& shop) {
   const auto& c = shop.production.counts;
   const std::int64_t all = c[0] + c[1] + c[2];
   Worked worked{{}, {all}, {}, fmt::format("{} units", number_text(all))};
-  worked.steps.push_back("units: " + sum(shop, {c[0], c[1], c[2]}) + ".");
+  worked.steps.push_back("units: " + sum_line(Numbers{c[0], c[1], c[2]}) + ".");
   return worked;
 }
 
@@ -209,7 +209,7 @@ std::optional<Worked> doubled(Workshop& shop) {
   const std::int64_t hours = shop.production.total_hours();
   Worked worked{{}, {2 * hours}, {}, hours_text(2 * hours)};
   add_total_steps(worked, shop);
-  worked.steps.push_back(fmt::format("twice as many: {} hours.", product(shop, hours, 2)));
+  worked.steps.push_back(fmt::format("twice as many: {} hours.", product_line(hours, 2)));
   return worked;
 }
 
@@ -221,9 +221,10 @@ std::optional<Worked> faster(Workshop& shop) {
   shop.expander.set("extra", hours_text(p.hours[type] - less));
   const std::int64_t saved = less * p.counts[type];
   Worked worked{{static_cast<std::int64_t>(type), p.hours[type] - less}, {saved}, {}, hours_text(saved)};
+  add_unit_step(worked, shop, type);
   worked.steps.push_back(
       fmt::format("saved on each: {} - {} = {}.", p.hours[type], p.hours[type] - less, hours_text(less)));
-  worked.steps.push_back(fmt::format("saved in all: {} hours.", product(shop, p.counts[type], less)));
+  worked.steps.push_back(fmt::format("saved in all: {} hours.", product_line(p.counts[type], less)));
   return worked;
 }
 
@@ -233,7 +234,7 @@ std::optional<Worked> left_over(Workshop& shop) {
   shop.expander.set("amount", number_text(hours + left));
   Worked worked{{hours + left}, {left}, {}, hours_text(left)};
   add_total_steps(worked, shop);
-  worked.steps.push_back(fmt::format("left: {} hours.", minus(shop, hours + left, hours)));
+  worked.steps.push_back(fmt::format("left: {} hours.", difference_line(hours + left, hours)));
   return worked;
 }
 
@@ -250,7 +251,8 @@ std::optional<Worked> same_time(Workshop& shop) {
                 {},
                 number_text(count) + " " + many(shop, type)};
   add_type_step(worked, shop, other);
-  worked.steps.push_back(quotient(shop, hours, p.hours[type]) + ".");
+  add_unit_step(worked, shop, type);
+  worked.steps.push_back(quotient_line(hours, p.hours[type]) + ".");
   return worked;
 }
 
@@ -261,7 +263,7 @@ std::optional<Worked> cost(Workshop& shop) {
   shop.expander.set("rate", number_text(rate));
   Worked worked{{rate}, {hours * rate}, {}, number_text(hours * rate) + " coins"};
   add_total_steps(worked, shop);
-  worked.steps.push_back(fmt::format("cost: {} coins.", product(shop, hours, rate)));
+  worked.steps.push_back(fmt::format("cost: {} coins.", product_line(hours, rate)));
   return worked;
 }
 
@@ -275,10 +277,10 @@ std::optional<Worked> third_count(Workshop& shop) {
   add_type_step(worked, shop, 0);
   add_type_step(worked, shop, 1);
   const std::int64_t first_two = p.type_hours(0) + p.type_hours(1);
-  worked.steps.push_back(
-      fmt::format("{} and {}: {} hours.", shop.tag(0), shop.tag(1), sum(shop, {p.type_hours(0), p.type_hours(1)})));
-  worked.steps.push_back(fmt::format("left for {}: {} hours.", shop.tag(2), minus(shop, hours, first_two)));
-  worked.steps.push_back(fmt::format("{}: {}.", shop.tag(2), quotient(shop, rest, p.hours[2])));
+  worked.steps.push_back(fmt::format("{} and {}: {} hours.", shop.tag(0), shop.tag(1),
+                                     sum_line(Numbers{p.type_hours(0), p.type_hours(1)})));
+  worked.steps.push_back(fmt::format("left for {}: {} hours.", shop.tag(2), difference_line(hours, first_two)));
+  worked.steps.push_back(fmt::format("{}: {}.", shop.tag(2), quotient_line(rest, p.hours[2])));
   return worked;
 }
 
@@ -291,9 +293,10 @@ std::optional<Worked> relation(Workshop& shop) {
   shop.expander.set("sum", number_text(all));
   shop.expander.set("extra", number_text(more));
   Worked worked{{all, more}, {c[0], c[1]}, {}, ""};
-  worked.steps.push_back(fmt::format("{} and {} together: {}.", shop.tag(0), shop.tag(1), minus(shop, all, c[2])));
-  worked.steps.push_back(fmt::format("without the {} more: {}.", number_text(more), minus(shop, c[0] + c[1], more)));
-  worked.steps.push_back(fmt::format("{}: {}.", shop.tag(1), quotient(shop, 2 * c[1], 2)));
+  worked.steps.push_back(fmt::format("{} and {} together: {}.", shop.tag(0), shop.tag(1), difference_line(all, c[2])));
+  worked.steps.push_back(
+      fmt::format("without the {} more: {}.", number_text(more), difference_line(c[0] + c[1], more)));
+  worked.steps.push_back(fmt::format("{}: {}.", shop.tag(1), quotient_line(2 * c[1], 2)));
   worked.steps.push_back(
       fmt::format("{}: {} + {} = {}.", shop.tag(0), number_text(c[1]), number_text(more), number_text(c[0])));
   worked.answer = fmt::format("{}: {}, {}: {}", shop.tag(0), number_text(c[0]), shop.tag(1), number_text(c[1]));

@@ -28,23 +28,19 @@ std::string asked_text(Expander& expander, const std::string& setting, const std
   return tidied(text + (lines ? "\n" : " ") + expander.expand("{show_work}"));
 }
 
-// "Answer: **1,850 hours**", always the last line.
-std::string answer_line(const std::vector<Worked>& worked, std::size_t style) {
-  std::string out = "Answer: ";
-  for (std::size_t part = 0; part < worked.size(); ++part) {
-    if (worked.size() > 1) out += (part == 0 ? "" : "; ") + label(style, part) + " ";
-    out += "**" + capitalised(worked[part].answer) + "**";
-  }
-  return out;
-}
-
-// Each part's steps below its heading, which says what the part is about before it is worked out; a single part needs
-// none.
-std::string steps_text(const std::vector<Worked>& worked, const std::vector<std::string>& headings, std::size_t style) {
+// Each part below its heading, which says what the part is about before it is worked out: its steps, and its answer at
+// once, so that nothing has to be looked up again at the end.
+std::string parts_text(const ProblemText& text, std::size_t style, bool steps) {
   std::string out;
-  for (std::size_t part = 0; part < worked.size(); ++part) {
-    if (worked.size() > 1) out += label(style, part) + " " + capitalised(headings[part]) + "\n";
-    for (const std::string& step : worked[part].steps) out += capitalised(step) + "\n";
+  for (std::size_t part = 0; part < text.worked.size(); ++part) {
+    const Worked& worked = text.worked[part];
+    if (part > 0) out += "\n";
+    if (text.worked.size() > 1) out += label(style, part) + " ";
+    out += capitalised(text.headings[part]) + "\n";
+    if (steps) {
+      for (const std::string& step : worked.steps) out += capitalised(step) + "\n";
+    }
+    out += "Answer: **" + capitalised(worked.answer) + "**";
   }
   return out;
 }
@@ -53,14 +49,8 @@ std::string steps_text(const std::vector<Worked>& worked, const std::vector<std:
 
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking) {
   const std::size_t style = random.below(3);
-  std::string reply = steps_text(thinking ? text.brief : text.worked, text.headings, style);
-  reply += answer_line(text.worked, style);
-  if (thinking) {
-    const bool several = text.questions.size() > 1;
-    const std::string thoughts = text.given + (several ? "Steps:\n" : "Question: " + text.questions[0] + "\n") +
-                                 steps_text(text.worked, text.questions, style);
-    reply = "<think>\n" + thoughts + "</think>\n\n" + reply;
-  }
+  std::string reply = parts_text(text, style, /*steps=*/!thinking);
+  if (thinking) reply = "<think>\n" + text.given + parts_text(text, style, /*steps=*/true) + "\n</think>\n\n" + reply;
   return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
 }
 

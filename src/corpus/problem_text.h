@@ -21,15 +21,13 @@ struct Worked {
 struct ProblemText {
   std::string setting;
   std::vector<std::string> questions;  // as sentences
-  std::vector<std::string> headings;   // of the parts of an answer to several questions: "hours in all:"
+  std::vector<std::string> headings;   // of the answer's parts: "hours in all:"
   std::vector<Worked> worked;          // by question
-  std::vector<Worked> brief;           // the same without partial products
   std::string given;                   // what a thinking answer writes down first, lines
 };
 
-// The question, its parts labelled in one of three styles, in a line or in lines; and the answer: the steps, each
-// part's below its heading, and last "Answer: **1,850 hours**". Thinking: what is given, each question again and its
-// steps, then the brief steps as the answer.
+// The question, its parts labelled in one of three styles, in a line or in lines; and the answer: below each part's
+// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that, then headings and answers.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
 
 // Adds to the document what a checker wants of question `part`: its name, "given_1" and "values_1".

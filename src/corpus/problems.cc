@@ -76,12 +76,11 @@ void set_numbers(Expander& expander, const Production& p) {
   }
 }
 
-// Works out all questions, or nothing when one of them does not suit the numbers. `random` by value: both details of an
-// answer are to draw the same.
+// Works out all questions, or nothing when one of them does not suit the numbers. `random` by value: numbers that are
+// tried first and then worked out are to draw the same.
 std::optional<std::vector<Worked>> work_all(const std::vector<const QuestionType*>& types, const Production& production,
-                                            Expander& expander, Random random, bool detailed,
-                                            std::vector<std::string>* questions) {
-  Workshop shop{production, expander, random, detailed};
+                                            Expander& expander, Random random, std::vector<std::string>* questions) {
+  Workshop shop{production, expander, random};
   std::vector<Worked> all;
   for (const QuestionType* type : types) {
     std::optional<Worked> worked = type->work(shop);
@@ -94,7 +93,8 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const QuestionType
     if (worked->steps.empty()) worked->steps.push_back("see above: " + worked->answer + ".");
     all.push_back(*std::move(worked));
     if (questions != nullptr) {
-      questions->push_back(capitalised(tidied(expander.expand(fmt::format("{{ask_{}}}", type->name)))));
+      questions->push_back(
+          capitalised(tidied(expander.expand(fmt::format("{{question_lead}} {{ask_{}}}", type->name)))));
     }
   }
   return all;
@@ -133,11 +133,10 @@ std::optional<Document> make_production(const Draw& draw, Patterns patterns, boo
     if (!draw.takes(numbers)) continue;
     set_numbers(expander, p);
     const Random parts(draw.random.next(), "parts", 0);
-    if (!work_all(types, p, expander, parts, true, nullptr)) continue;
+    if (!work_all(types, p, expander, parts, nullptr)) continue;
     ProblemText text;
     text.setting = expander.expand(full ? "{setting_full}" : "{setting_hours}");
-    text.worked = *work_all(types, p, expander, parts, true, &text.questions);
-    text.brief = *work_all(types, p, expander, parts, false, nullptr);
+    text.worked = *work_all(types, p, expander, parts, &text.questions);
     for (const QuestionType* type : types) text.headings.push_back(std::string(type->heading) + ":");
     text.given = given_text(p, expander, full);
     Document document;

@@ -31,7 +31,6 @@ struct Workshop {
   Production production;
   Expander& expander;  // tag1.. hold the types' names; a question sets its own variables
   Random& random;
-  bool detailed = true;           // partial products written out
   bool type_hours_known = false;  // an earlier part has worked them out
   bool total_known = false;
 
@@ -45,7 +44,7 @@ enum class Setting {
 
 struct QuestionType {
   std::string_view name;     // asked by the rule ask_NAME
-  std::string_view heading;  // of its part of an answer to several questions
+  std::string_view heading;  // of its part of the answer
   Setting setting;
   bool uses_counts;  // what is asked depends on the counts
   // Nothing when these numbers don't allow it: a rest, a tie.

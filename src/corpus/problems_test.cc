@@ -127,6 +127,17 @@ bool holds_week(const std::string& question, const std::map<std::string, Numbers
   return question == "week_new_output" && 100 * v[0] == (100 + given[1]) * count;
 }
 
+// The answers that stand behind the thoughts, by part.
+std::vector<std::string> answers_in(const std::string& reply) {
+  const std::size_t thoughts = reply.find("</think>");
+  std::istringstream lines(thoughts == std::string::npos ? reply : reply.substr(thoughts));
+  std::vector<std::string> answers;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("Answer: **")) answers.push_back(line);
+  }
+  return answers;
+}
+
 class Problems : public testing::TestWithParam<Kind> {};
 
 TEST_P(Problems, AnswersAreRight) {
@@ -136,11 +147,11 @@ TEST_P(Problems, AnswersAreRight) {
       const Document document = make_document(GetParam(), 21, i, split);
       const auto answer = answer_of(document);
       const std::string& reply = document.messages[1].content;
-      const std::string last = reply.substr(reply.rfind('\n') + 1);
-      ASSERT_TRUE(last.starts_with("Answer: ")) << reply;
+      const std::vector<std::string> said = answers_in(reply);
+      ASSERT_EQ(said.size(), document.questions.size()) << reply;
       if (answer.contains("numbers")) {
         ASSERT_TRUE(holds_small(document.questions[0], answer.at("numbers"), answer.at("values")[0])) << reply;
-        ASSERT_NE(last.find(number_text(answer.at("values")[0])), std::string::npos) << reply;
+        ASSERT_NE(said[0].find(number_text(answer.at("values")[0])), std::string::npos) << reply;
         seen.insert(document.questions[0]);
         continue;
       }
@@ -149,7 +160,7 @@ TEST_P(Problems, AnswersAreRight) {
         if (answer.contains("open")) {
           const Numbers& values = answer.at("values_" + number);
           ASSERT_TRUE(holds_week(document.questions[part], answer, answer.at("given_" + number), values)) << reply;
-          for (std::int64_t value : values) ASSERT_NE(last.find(number_text(value)), std::string::npos) << reply;
+          for (std::int64_t value : values) ASSERT_NE(said[part].find(number_text(value)), std::string::npos) << reply;
           seen.insert(document.questions[part]);
           continue;
         }
@@ -158,7 +169,7 @@ TEST_P(Problems, AnswersAreRight) {
         ASSERT_TRUE(holds(document.questions[part], p, values)) << document.questions[part] << "\n" << reply;
         for (std::int64_t value : values) {
           if (document.questions[part] == "longest") continue;  // a type
-          ASSERT_NE(last.find(number_text(value)), std::string::npos) << reply;
+          ASSERT_NE(said[part].find(number_text(value)), std::string::npos) << reply;
         }
         seen.insert(document.questions[part]);
       }

@@ -1,7 +1,6 @@
 #include "corpus/sums.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "base/check.h"
 #include "corpus/english.h"
@@ -92,14 +91,6 @@ std::string placed_sum_line(std::int64_t a, std::int64_t b) {
   return fmt::format("{} + {} = {}", number_text(a), number_text(b), sum_line(terms));
 }
 
-std::string brief_product_line(std::int64_t a, std::int64_t b) {
-  return fmt::format("{} x {} = {}", number_text(a), number_text(b), number_text(a * b));
-}
-
-std::string brief_sum_line(std::span<const std::int64_t> terms) {
-  return joined(terms, "+") + " = " + number_text(std::accumulate(terms.begin(), terms.end(), std::int64_t{0}));
-}
-
 std::string difference_line(std::int64_t from, std::int64_t term) {
   const std::string whole = joined(std::vector{from, term}, "-") + " = ";
   std::vector<std::int64_t> left = places_of(term);
@@ -117,17 +108,18 @@ std::string difference_line(std::int64_t from, std::int64_t term) {
 std::string quotient_line(std::int64_t a, std::int64_t b) {
   QN_CHECK(b > 0 && a % b == 0, "{} / {} leaves a rest", a, b);
   std::string out = fmt::format("{} / {}", number_text(a), number_text(b));
-  std::vector<std::int64_t> places = places_of(a / b);
+  const std::vector<std::int64_t> places = places_of(a / b);
   if (b == 1 || places.size() < 2) return out + " = " + number_text(a / b);
-  // Long division: each step finds a place of the quotient and what is left of the dividend.
+  // Long division: each place of the quotient, what it takes from the dividend, and what is left.
+  out += ": ";
   std::int64_t rest = a;
-  for (std::size_t found = 0; found + 1 < places.size(); ++found) {
-    const std::int64_t part = places[found] * b;
-    rest -= part;
-    out += " = " + (found == 0 ? "" : joined(std::span(places).first(found), "+") + " + ") +
-           fmt::format("{0} / {2} + {1} / {2}", number_text(part), number_text(rest), number_text(b));
+  for (std::int64_t place : places) {
+    out += product_line(b, place) + ", ";
+    if (rest > place * b) out += difference_line(rest, place * b) + ", ";
+    rest -= place * b;
   }
-  return out + " = " + joined(places, "+") + " = " + number_text(a / b);
+  return out +
+         fmt::format("so {} / {} = {} = {}", number_text(a), number_text(b), joined(places, "+"), number_text(a / b));
 }
 
 }  // namespace qnext::corpus

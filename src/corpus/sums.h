@@ -23,16 +23,11 @@ std::string sum_line(std::span<const std::int64_t> terms);
 // at once below 20, and where one step is enough.
 std::string placed_sum_line(std::int64_t a, std::int64_t b);
 
-// "800 + 450 + 600 = 1,850", at once.
-std::string brief_sum_line(std::span<const std::int64_t> terms);
-
-// "23 x 47 = 1,081", at once.
-std::string brief_product_line(std::int64_t a, std::int64_t b);
-
 // "1,850 - 620 = 1,850 - 600 - 20 = 1,250 - 20 = 1,230"; at once below 20, and where one step is enough.
 std::string difference_line(std::int64_t from, std::int64_t term);
 
-// "972 / 4 = 800 / 4 + 172 / 4 = 200 + 160 / 4 + 12 / 4 = 200 + 40 + 3 = 243"; the division leaves no rest.
+// "972 / 4: 4 x 200 = 800, 972 - 800 = 172, 4 x 40 = 160, 172 - 160 = 172 - 100 - 60 = 72 - 60 = 12, 4 x 3 = 12, so
+// 972 / 4 = 200 + 40 + 3 = 243"; "800 / 20 = 40" where one step is enough. The division leaves no rest.
 std::string quotient_line(std::int64_t a, std::int64_t b);
 
 }  // namespace qnext::corpus

@@ -10,6 +10,8 @@
 namespace qnext::corpus {
 namespace {
 
+using Numbers = std::vector<std::int64_t>;
+
 constexpr int kMaxNumberDraws = 400;
 
 struct Week {
@@ -25,7 +27,6 @@ struct WeekShop {
   const Week& week;
   Expander& expander;
   Random& random;
-  bool detailed;
 
   std::string tag(std::size_t type) const { return expander.text_of("tag" + std::to_string(type + 1)); }
 };
@@ -35,34 +36,28 @@ std::string half_text(std::int64_t halves) {
 }
 
 // "300 x 1.5 = 300 x 1 + 300 x 0.5 = 300 + 150 = 450".
-std::string half_product_line(std::int64_t count, std::int64_t halves, bool detailed) {
+std::string half_product_line(std::int64_t count, std::int64_t halves) {
   const std::int64_t whole = halves / 2;
-  if (halves % 2 == 0 && detailed) return product_line(count, whole);
+  if (halves % 2 == 0) return product_line(count, whole);
   std::string out = fmt::format("{} x {} = ", number_text(count), half_text(halves));
-  if (!detailed || whole == 0) return out + number_text(count * halves / 2);
-  std::vector<std::int64_t> terms = places_of(count);
+  if (whole == 0) return out + number_text(count * halves / 2);
+  Numbers terms = places_of(count);
   for (std::int64_t& place : terms) place *= whole;
   terms.push_back(count / 2);
   return out + fmt::format("{0} x {1} + {0} x 0.5 = ", number_text(count), whole) + sum_line(terms);
 }
 
-std::string sum_text(std::initializer_list<std::int64_t> terms, bool detailed) {
-  const std::vector<std::int64_t> list(terms);
-  return detailed ? sum_line(list) : brief_sum_line(list);
-}
-
 void add_type_steps(Worked& worked, const WeekShop& shop) {
   const Week& week = shop.week;
   for (std::size_t type = 0; type < 3; ++type) {
-    worked.steps.push_back(fmt::format("{}: {} hours.", shop.tag(type),
-                                       half_product_line(week.counts[type], week.half_hours[type], shop.detailed)));
+    worked.steps.push_back(
+        fmt::format("{}: {} hours.", shop.tag(type), half_product_line(week.counts[type], week.half_hours[type])));
   }
 }
 
 std::string total_step(const WeekShop& shop) {
   const Week& week = shop.week;
-  return fmt::format("total: {} hours.",
-                     sum_text({week.type_hours(0), week.type_hours(1), week.type_hours(2)}, shop.detailed));
+  return fmt::format("total: {} hours.", sum_line(Numbers{week.type_hours(0), week.type_hours(1), week.type_hours(2)}));
 }
 
 std::optional<Worked> open_hours(WeekShop& shop) {
@@ -102,10 +97,10 @@ std::optional<Worked> increase(WeekShop& shop, bool adds) {
   shop.expander.set("which", shop.tag(type));
   shop.expander.set("percent", std::to_string(percent));
   Worked worked{{static_cast<std::int64_t>(type), percent}, {adds ? count + more : more}, {}, ""};
-  const std::string times = shop.detailed ? product_line(count, percent) : brief_product_line(count, percent);
-  worked.steps.push_back(fmt::format("{}% of {}: {}, {} / 100 = {}.", percent, number_text(count), times,
-                                     number_text(product), number_text(more)));
-  if (adds) worked.steps.push_back(fmt::format("new output: {}.", sum_text({count, more}, shop.detailed)));
+  worked.steps.push_back(fmt::format("{}: {} units.", shop.tag(type), number_text(count)));
+  worked.steps.push_back(fmt::format("{}% of {}: {}, {} / 100 = {}.", percent, number_text(count),
+                                     product_line(count, percent), number_text(product), number_text(more)));
+  if (adds) worked.steps.push_back(fmt::format("new output: {}.", sum_line(Numbers{count, more})));
   worked.answer = number_text(worked.values[0]) + (worked.values[0] == 1 ? " unit" : " units");
   return worked;
 }
@@ -122,7 +117,7 @@ std::optional<Worked> units(WeekShop& shop) {
   const auto& c = shop.week.counts;
   const std::int64_t all = c[0] + c[1] + c[2];
   return Worked{
-      {}, {all}, {fmt::format("units: {}.", sum_text({c[0], c[1], c[2]}, shop.detailed))}, number_text(all) + " units"};
+      {}, {all}, {fmt::format("units: {}.", sum_line(Numbers{c[0], c[1], c[2]}))}, number_text(all) + " units"};
 }
 
 struct WeekQuestion {
@@ -160,16 +155,16 @@ Week draw_week(Random& random) {
 }
 
 std::optional<std::vector<Worked>> work_all(const std::vector<const WeekQuestion*>& questions, const Week& week,
-                                            Expander& expander, Random random, bool detailed,
-                                            std::vector<std::string>* texts) {
-  WeekShop shop{week, expander, random, detailed};
+                                            Expander& expander, Random random, std::vector<std::string>* texts) {
+  WeekShop shop{week, expander, random};
   std::vector<Worked> all;
   for (const WeekQuestion* question : questions) {
     std::optional<Worked> worked = question->work(shop);
     if (!worked) return std::nullopt;
     all.push_back(*std::move(worked));
     if (texts != nullptr) {
-      texts->push_back(capitalised(tidied(expander.expand(fmt::format("{{week_ask_{}}}", question->name)))));
+      texts->push_back(
+          capitalised(tidied(expander.expand(fmt::format("{{question_lead}} {{week_ask_{}}}", question->name)))));
     }
   }
   return all;
@@ -194,11 +189,11 @@ std::optional<Document> make_week_problem(const Draw& draw, Patterns patterns, b
   expander.set("comma", draw.random.one_in(2) ? "," : "");
   for (int attempt = 0; attempt < kMaxNumberDraws; ++attempt) {
     const Week week = draw_week(draw.random);
-    std::vector<std::int64_t> numbers(week.half_hours.begin(), week.half_hours.end());
+    Numbers numbers(week.half_hours.begin(), week.half_hours.end());
     numbers.insert(numbers.end(), week.counts.begin(), week.counts.end());
     if (!draw.takes(numbers)) continue;
     const Random parts(draw.random.next(), "parts", 0);
-    if (!work_all(questions, week, expander, parts, true, nullptr)) continue;
+    if (!work_all(questions, week, expander, parts, nullptr)) continue;
     for (std::size_t type = 0; type < 3; ++type) {
       expander.set("h" + std::to_string(type + 1), half_text(week.half_hours[type]));
       expander.set("c" + std::to_string(type + 1), number_text(week.counts[type]));
@@ -207,10 +202,9 @@ std::optional<Document> make_week_problem(const Draw& draw, Patterns patterns, b
     expander.set("open_hours", std::to_string(week.hours_a_day));
     ProblemText text;
     text.setting = expander.expand("{week_setting}");
-    text.worked = *work_all(questions, week, expander, parts, true, &text.questions);
-    text.brief = *work_all(questions, week, expander, parts, false, nullptr);
+    text.worked = *work_all(questions, week, expander, parts, &text.questions);
     for (const WeekQuestion* question : questions) text.headings.push_back(std::string(question->heading) + ":");
-    WeekShop shop{week, expander, draw.random, true};
+    WeekShop shop{week, expander, draw.random};
     text.given = given_text(week, shop);
     Document document;
     document.messages = problem_messages(text, expander, draw.random, thinking);

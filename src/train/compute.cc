@@ -167,12 +167,11 @@ void parallel_multiply(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
 void parallel_multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
   parallel_multiply(out, a, ready_factor(b, true), into);
 }
-void parallel_multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into) {
-  const Factor factor = ready_factor(b, false);
+void parallel_multiply_tn(Matrix out, ConstMatrix a, const Factor& b, Into into) {
   // A weight's gradient has few rows, which are long sums: enough tasks for the threads, as large as that allows.
   const std::int64_t rows_per_task = std::clamp<std::int64_t>(out.rows / 256 * 32, 32, 128);
   for_each_block(out.rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-    factor.multiply_tn(out.row_range(begin, end), a.col_range(begin, end), into);
+    b.multiply_tn(out.row_range(begin, end), a.col_range(begin, end), into);
   });
 }
 

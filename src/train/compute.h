@@ -93,7 +93,7 @@ Factor ready_factor(ConstMatrix b, bool is_transposed);
 void parallel_multiply(Matrix out, ConstMatrix a, const Factor& b, Into into = Into::kReplace);
 void parallel_multiply(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace);
 void parallel_multiply_nt(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace);
-void parallel_multiply_tn(Matrix out, ConstMatrix a, ConstMatrix b, Into into = Into::kReplace);
+void parallel_multiply_tn(Matrix out, ConstMatrix a, const Factor& b, Into into = Into::kReplace);
 
 // Operations a second (2 a multiply-add) of all threads on square products of 512: the roof that MFU is a share of.
 double measure_product_roof();

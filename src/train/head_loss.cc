@@ -67,7 +67,8 @@ struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
         },
         [&](std::int64_t first, std::int64_t last, Matrix gradients) {
           parallel_multiply(matrix(d_h).row_range(first, last), gradients, w_plain);
-          parallel_multiply_tn(matrix(d_w), gradients, matrix(h).row_range(first, last), Into::kAdd);
+          parallel_multiply_tn(matrix(d_w), gradients, ready_factor(matrix(h).row_range(first, last), false),
+                               Into::kAdd);
         });
     context->save_for_backward({d_h, d_w});
     context->mark_non_differentiable({correct});

@@ -77,21 +77,25 @@ TrunkOutput Network::trunk(const Tensor& tokens, const Bounds& bounds, const For
 
 Tensor Network::layer(const LayerWeights& weights, const Tensor& x, const Bounds& bounds, const ForwardOptions& options,
                       RouterLoad& router) const {
-  const Tensor h = zero_centred_norm(x, weights.input_norm, config_.eps);
+  const NormedStream in = normed_stream(x, weights.input_norm, config_.eps);
   const auto* attention = std::get_if<AttentionWeights>(&weights.mixer);
-  const Tensor mixed = attention != nullptr ? gated_attention(*attention, h, bounds, options.output_gate)
-                                            : gated_delta_net(std::get<DeltaNetWeights>(weights.mixer), h, bounds);
-  const Tensor y = x + mixed;
-  return y + moe(weights.moe, zero_centred_norm(y, weights.post_norm, config_.eps), options.expert_ranks, router);
+  const Tensor mixed = attention != nullptr
+                           ? gated_attention(*attention, in.normed, bounds, options.output_gate)
+                           : gated_delta_net(std::get<DeltaNetWeights>(weights.mixer), in.normed, bounds);
+  const NormedStream between = normed_stream({in.stream, mixed}, weights.post_norm, config_.eps);
+  const MoeOutput out = moe(weights.moe, between.normed, options.expert_ranks);
+  router = out.load;
+  return sum_of({between.stream, out.routed, out.shared});
 }
 
 Tensor Network::gated_attention(const AttentionWeights& w, const Tensor& x, const Bounds& bounds,
                                 bool output_gate) const {
   const std::int64_t T = x.size(0), Dh = signed_size(config_.Dh), R = signed_size(config_.rope.R);
-  const auto q_and_gate = project(x, w.q_proj).view({T, -1, 2, Dh}).unbind(2);  // [T, Hq, Dh] each
+  const std::vector<Tensor> projected = project_each(x, {w.q_proj, w.k_proj, w.v_proj});
+  const auto q_and_gate = projected[0].view({T, -1, 2, Dh}).unbind(2);  // [T, Hq, Dh] each
   Tensor q = zero_centred_norm(q_and_gate[0], w.q_norm, config_.eps);
-  Tensor k = zero_centred_norm(project(x, w.k_proj).view({T, -1, Dh}), w.k_norm, config_.eps);  // [T, Hkv, Dh]
-  const Tensor v = project(x, w.v_proj).view({T, -1, Dh});
+  Tensor k = zero_centred_norm(projected[1].view({T, -1, Dh}), w.k_norm, config_.eps);  // [T, Hkv, Dh]
+  const Tensor v = projected[2].view({T, -1, Dh});
   const RopeAngles angles = rope_angles(bounds, R, config_.rope.theta);
   q = rope(q, angles);
   k = rope(k, angles);
@@ -104,8 +108,9 @@ Tensor Network::gated_delta_net(const DeltaNetWeights& w, const Tensor& x, const
   const DeltaNetHeads heads{signed_size(config_.Hk), signed_size(config_.Hv), signed_size(config_.Dk),
                             signed_size(config_.Dv)};
   const std::int64_t T = x.size(0);
-  const ConvOutputs mixed = conv_silu(project(x, w.in_proj_qkvz), w.conv1d, bounds, heads);
-  const auto b_and_a = project(x, w.in_proj_ba).view({T, heads.Hk, 2, heads.Hv / heads.Hk}).unbind(2);
+  const std::vector<Tensor> projected = project_each(x, {w.in_proj_qkvz, w.in_proj_ba});
+  const ConvOutputs mixed = conv_silu(projected[0], w.conv1d, bounds, heads);
+  const auto b_and_a = projected[1].view({T, heads.Hk, 2, heads.Hv / heads.Hk}).unbind(2);
   const Tensor beta = torch::sigmoid(b_and_a[0]).reshape({T, heads.Hv});
   const Tensor g = -torch::exp(w.A_log) * torch::softplus(b_and_a[1].reshape({T, heads.Hv}) + w.dt_bias);
   const Tensor q = l2_norm(mixed.q, 1.0 / std::sqrt(static_cast<double>(heads.Dk)));
@@ -113,20 +118,17 @@ Tensor Network::gated_delta_net(const DeltaNetWeights& w, const Tensor& x, const
   return project(gated_norm(o, mixed.z, w.norm, config_.eps).view({T, -1}), w.out_proj);
 }
 
-Tensor Network::moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks, RouterLoad& router) const {
-  const Tensor logits = project(x, w.gate);                            // [T, E]
-  const auto [top, chosen] = logits.topk(signed_size(config_.A), -1);  // [T, A]
-  const Tensor weights = top.softmax(-1);
+MoeOutput Network::moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks) const {
+  const std::vector<Tensor> to = branches(x, 3);
+  const std::vector<Tensor> logits = project_each(to[0], {w.gate, w.shared_expert_gate});  // [T, E], [T, 1]
+  const auto [chosen, weights, load] = route(logits[0], signed_size(config_.A));
   const Tensor routed = expert_ranks == nullptr
-                            ? experts(x, chosen, weights, w.gate_up, w.down)
-                            : experts_of_ranks(x, chosen, weights, w.gate_up, w.down, *expert_ranks);  // [T, D]
-  const Tensor shared_weight = torch::sigmoid(project(x, w.shared_expert_gate));                       // [T, 1]
+                            ? experts(to[1], chosen, weights, w.gate_up, w.down)
+                            : experts_of_ranks(to[1], chosen, weights, w.gate_up, w.down, *expert_ranks);  // [T, D]
+  const Tensor shared_weight = torch::sigmoid(logits[1]);
   const Tensor shared =
-      experts(x, torch::zeros_like(shared_weight, torch::kInt64), shared_weight, w.shared_gate_up, w.shared_down);
-  router.counts = torch::bincount(chosen.reshape({-1}), {}, signed_size(config_.E)).to(torch::kFloat32);
-  router.probabilities = logits.softmax(-1).sum(0);
-  router.z = logits.logsumexp(-1).square().sum();
-  return routed + shared;
+      experts(to[2], torch::zeros_like(shared_weight, torch::kInt64), shared_weight, w.shared_gate_up, w.shared_down);
+  return {routed, shared, load};
 }
 
 Tensor Network::mtp_step(const Tensor& next_tokens, const Tensor& hidden, const Bounds& bounds,

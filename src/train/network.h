@@ -69,17 +69,15 @@ struct NetworkWeights {
 template <class Weights, class Visit>
 void for_each_weight(Weights& weights, Visit visit);
 
-// What a router did in one forward pass.
-struct RouterLoad {
-  Tensor counts;         // [E] float: tokens sent to each expert
-  Tensor probabilities;  // [E]: sum over the tokens of each expert's probability; differentiable
-  Tensor z;              // scalar: sum over the tokens of logsumexp(logits)^2; differentiable
-};
-
 struct ForwardOptions {
   bool recompute = false;               // keep only each layer's input for backward, and run the layer again there
   bool output_gate = true;              // false: the ablation without attention's output gate
   const Ranks* expert_ranks = nullptr;  // those that the experts are spread over; null: all are here
+};
+
+struct MoeOutput {
+  Tensor routed, shared;  // [T, D], to be added up
+  RouterLoad load;
 };
 
 struct TrunkOutput {
@@ -111,7 +109,7 @@ class Network {
                RouterLoad& router) const;
   Tensor gated_attention(const AttentionWeights& w, const Tensor& x, const Bounds& bounds, bool output_gate) const;
   Tensor gated_delta_net(const DeltaNetWeights& w, const Tensor& x, const Bounds& bounds) const;
-  Tensor moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks, RouterLoad& router) const;
+  MoeOutput moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks) const;
 
   ModelConfig config_;
   NetworkWeights weights_;

@@ -1,6 +1,7 @@
 // Norms over the last axis, and RoPE: one row at a time, each row's scale kept for backward.
 #include <cmath>
 
+#include "train/loops.h"
 #include "train/ops.h"
 #include "train/part_times.h"
 #include "train/tensor_views.h"
@@ -114,6 +115,51 @@ struct ScaledNorm : torch::autograd::Function<ScaledNorm> {
   }
 };
 
+// A sum and its zero-centred norm; their gradients meet here.
+struct StreamNorm : torch::autograd::Function<StreamNorm> {
+  static variable_list forward(AutogradContext* context, at::TensorList terms, const Tensor& w, double eps) {
+    const PartTimer timer(Part::kNorm);
+    const Tensor stream = terms.size() == 1 ? terms[0].view_as(terms[0]) : terms[0].clone();
+    const Tensor normed = torch::empty_like(stream), inverse = torch::empty({stream.size(0)});
+    const Matrix sum = matrix(stream), result = matrix(normed);
+    std::vector<Matrix> added;
+    for (const Tensor& term : terms.slice(1)) added.push_back(matrix(term));
+    float* const scales = inverse.data_ptr<float>();
+    const float* const weight = w.data_ptr<float>();
+    for_each_block(sum.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        for (const Matrix& more : added) add_scaled(sum.row(row), more.row(row), 1, sum.cols);
+        scales[row] = inverse_norm(sum.row(row), sum.cols, static_cast<float>(sum.cols), static_cast<float>(eps));
+        scale_row(result.row(row), sum.row(row), weight, 1.0f, scales[row], sum.cols);
+      }
+    });
+    context->save_for_backward({stream, w, inverse});
+    context->saved_data["terms"] = static_cast<std::int64_t>(terms.size());
+    return {stream, normed};
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const PartTimer timer(Part::kNorm);
+    const auto saved = context->get_saved_variables();
+    const Tensor d_stream = gradients[0].contiguous(), d_normed = gradients[1].contiguous();
+    const Tensor d_term = torch::empty_like(saved[0]);
+    const Matrix in = matrix(saved[0]), d_in = matrix(d_term), d_sum = matrix(d_stream), d_result = matrix(d_normed);
+    const float *const w = saved[1].data_ptr<float>(), *const scales = saved[2].data_ptr<float>();
+    WeightGradient d_w(in.rows, in.cols);
+    for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+      float* const d_weight = d_w.part_of(begin);
+      for (std::int64_t row = begin; row < end; ++row) {
+        scale_row_backward(d_in.row(row), d_weight, d_result.row(row), in.row(row), w, 1.0f, scales[row],
+                           static_cast<float>(in.cols), in.cols);
+        add_scaled(d_in.row(row), d_sum.row(row), 1, in.cols);
+      }
+    });
+    variable_list out(static_cast<std::size_t>(context->saved_data["terms"].toInt()), d_term);
+    out.insert(out.end(), {d_w.sum(), no_gradient()});
+    return out;
+  }
+};
+
 struct GatedNorm : torch::autograd::Function<GatedNorm> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& z, const Tensor& w, double eps) {
     const PartTimer timer(Part::kNorm);
@@ -196,6 +242,11 @@ struct Rope : torch::autograd::Function<Rope> {
 
 Tensor zero_centred_norm(const Tensor& x, const Tensor& w, double eps) {
   return ScaledNorm::apply(x.contiguous(), w, 1.0, static_cast<double>(x.size(-1)), eps);
+}
+
+NormedStream normed_stream(at::TensorList terms, const Tensor& w, double eps) {
+  const variable_list out = StreamNorm::apply(terms, w, eps);
+  return {out[0], out[1]};
 }
 
 Tensor gated_norm(const Tensor& x, const Tensor& z, const Tensor& w, double eps) {

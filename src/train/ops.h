@@ -20,8 +20,23 @@ using Bounds = std::vector<std::int64_t>;
 // x wT. x: [T, I], w: [O, I], result: [T, O].
 Tensor project(const Tensor& x, const Tensor& w);
 
+// x wT for each of `ws`; x's gradient is added up, and x made ready for the weights' own, once for all.
+std::vector<Tensor> project_each(const Tensor& x, at::TensorList ws);
+
+// The sum of tensors of one shape.
+Tensor sum_of(at::TensorList terms);
+
+// x, for each of those that read it.
+std::vector<Tensor> branches(const Tensor& x, std::int64_t count);
+
 // x rsqrt(mean(x^2) + eps) (1 + w) over the last axis: the zero-centred RMSNorm. x: [..., N], w: [N].
 Tensor zero_centred_norm(const Tensor& x, const Tensor& w, double eps);
+
+// The residual stream, the sum of `terms`, [T, D] each and contiguous, and its zero-centred RMSNorm.
+struct NormedStream {
+  Tensor stream, normed;
+};
+NormedStream normed_stream(at::TensorList terms, const Tensor& w, double eps);
 
 // x rsqrt(mean(x^2) + eps) w silu(z): the DeltaNet's output norm. x, z: [..., N], w: [N].
 Tensor gated_norm(const Tensor& x, const Tensor& z, const Tensor& w, double eps);
@@ -63,6 +78,22 @@ Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
 // softmax(q kT / sqrt(Dh), causal within the document) v. q: [T, Hq, Dh]; k, v: [T, Hkv, Dh]; result like q.
 // Query head h reads key head h / (Hq / Hkv). Memory: one float a row and head is kept for backward.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Bounds& bounds);
+
+// What a router did in one forward pass.
+struct RouterLoad {
+  Tensor counts;         // [E] float: tokens sent to each expert
+  Tensor probabilities;  // [E]: sum over the tokens of each expert's probability; differentiable
+  Tensor z;              // scalar: sum over the tokens of logsumexp(logits)^2; differentiable
+};
+
+// The A experts with the largest logits, the largest first, of equal ones the first; softmax over those. logits: [T,
+// E].
+struct Routed {
+  Tensor chosen;   // [T, A] int64
+  Tensor weights;  // [T, A]
+  RouterLoad load;
+};
+Routed route(const Tensor& logits, std::int64_t A);
 
 // The experts that `chosen` names, weighted: sum over a of weights[t, a] down_e(silu(gate_e x) * up_e x), e = chosen[t,
 // a]. x: [T, D]; chosen: [T, A] int64, in [0, E); weights: [T, A]; gate_up: [E, 2 F, D], gate first; down: [E, D, F].

@@ -74,6 +74,60 @@ TEST_P(OpsTest, Project) {
                 {random({T_, 33}), random({150, 33})}, 1e-5);
 }
 
+TEST_P(OpsTest, ProjectEach) {
+  expect_agrees(
+      [](const Tensors& x) {
+        return project_each(x[0], {x[1], x[2]});
+      },
+      [](const Tensors& x) {
+        return Tensors{torch::mm(x[0], x[1].t()), torch::mm(x[0], x[2].t())};
+      },
+      {random({T_, 33}), random({150, 33}), random({1, 33})}, 1e-5);
+}
+
+TEST_P(OpsTest, SumsAndBranches) {
+  expect_agrees(
+      [](const Tensors& x) {
+        const Tensors parts = branches(x[0], 3);
+        return Tensors{sum_of({parts[0] * x[1], parts[1], x[1]}), parts[2] * 2};
+      },
+      [](const Tensors& x) {
+        return Tensors{x[0] * x[1] + x[0] + x[1], x[0] * 2};
+      },
+      {random({T_, 33}), random({T_, 33})}, 1e-5);
+}
+
+TEST_P(OpsTest, NormedStream) {
+  const auto list = [](const NormedStream& out) { return Tensors{out.stream, out.normed}; };
+  expect_agrees(
+      [&](const Tensors& x) {
+        return list(normed_stream({x[0], x[1]}, x[2], 1e-6));
+      },
+      [](const Tensors& x) {
+        return Tensors{x[0] + x[1], slow::zero_centred_norm(x[0] + x[1], x[2], 1e-6)};
+      },
+      {random({T_, 40}), random({T_, 40}), random({40}, 0.3)}, 1e-5);
+  expect_agrees([&](const Tensors& x) { return list(normed_stream(x[0], x[1], 1e-6)); },
+                [](const Tensors& x) {
+                  return Tensors{x[0] * 1, slow::zero_centred_norm(x[0], x[1], 1e-6)};
+                },
+                {random({T_, 40}), random({40}, 0.3)}, 1e-5);
+}
+
+TEST_P(OpsTest, Route) {
+  const Tensor logits = random({T_, 20}, 2);
+  const auto list = [](const Routed& out) { return Tensors{out.weights, out.load.probabilities, out.load.z}; };
+  expect_agrees([&](const Tensors& x) { return list(route(x[0], 3)); },
+                [&](const Tensors& x) { return list(slow::route(x[0], 3)); }, {logits}, 1e-5);
+  const Routed found = route(logits, 3), expected = slow::route(logits, 3);
+  EXPECT_TRUE(torch::equal(found.chosen, expected.chosen));
+  EXPECT_TRUE(torch::equal(found.load.counts, expected.load.counts));
+  const Tensor alike = route(torch::zeros({1, 5}), 5).chosen;
+  EXPECT_TRUE(torch::equal(alike, torch::arange(5).unsqueeze(0)));
+  const Tensor broken = route(torch::full({1, 5}, NAN), 2).chosen;  // the loss will say so; indices must stay indices
+  EXPECT_TRUE(torch::equal(broken, torch::arange(2).unsqueeze(0)));
+}
+
 TEST_P(OpsTest, ZeroCentredNorm) {
   expect_agrees([](const Tensors& x) { return Tensors{zero_centred_norm(x[0], x[1], 1e-6)}; },
                 [](const Tensors& x) { return Tensors{slow::zero_centred_norm(x[0], x[1], 1e-6)}; },

@@ -89,6 +89,12 @@ inline Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const
   });
 }
 
+inline Routed route(const Tensor& logits, std::int64_t A) {
+  const auto [top, chosen] = logits.topk(A, -1);
+  const Tensor counts = torch::bincount(chosen.reshape({-1}), {}, logits.size(1)).to(torch::kFloat32);
+  return {chosen, top.softmax(-1), {counts, logits.softmax(-1).sum(0), logits.logsumexp(-1).square().sum()}};
+}
+
 inline Tensor experts(const Tensor& x, const Tensor& chosen, const Tensor& weights, const Tensor& gate_up,
                       const Tensor& down) {
   std::vector<Tensor> out;

@@ -1,6 +1,7 @@
 #include "train/tensor_memory.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -15,6 +16,8 @@ namespace qnext::train {
 namespace {
 
 constexpr std::size_t kHeaderBytes = 64;  // before the tensor's own, and its alignment
+constexpr int kMostMmapThreshold = 32 << 20;  // that glibc takes
+constexpr int kMostKeptBytes = 1 << 30;
 constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 
 // Eight sizes to a power of two, so that tensors whose sizes follow the data find each other's blocks.
@@ -66,6 +69,9 @@ class KeepingAllocator final : public c10::Allocator {
 }  // namespace
 
 void keep_tensor_memory() {
+  // The ops' own buffers, too: what malloc gives back to the system costs a page fault each time it is taken again.
+  ::mallopt(M_MMAP_THRESHOLD, kMostMmapThreshold);
+  ::mallopt(M_TRIM_THRESHOLD, kMostKeptBytes);
   static KeepingAllocator allocator;
   c10::SetCPUAllocator(&allocator, /*priority=*/255);
 }

@@ -19,6 +19,7 @@ namespace {
 using train::Rollout;
 
 constexpr std::size_t kMaxSequences = 64;  // that run at once
+constexpr std::string_view kThoughtsEnd = "</think>";
 
 std::string_view last_line(std::string_view text) {
   while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) text.remove_suffix(1);
@@ -26,15 +27,31 @@ std::string_view last_line(std::string_view text) {
   return line == std::string_view::npos ? text : text.substr(line + 1);
 }
 
+// Behind the thoughts, the lines that begin with `form`; the last line where it is empty.
+std::vector<std::string_view> answer_lines(std::string_view text, std::string_view form) {
+  if (form.empty()) return {last_line(text)};
+  const std::size_t end = text.rfind(kThoughtsEnd);
+  if (end != std::string_view::npos) text.remove_prefix(end);
+  std::vector<std::string_view> lines;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    if (line.starts_with(form)) lines.push_back(line);
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+  }
+  return lines;
+}
+
 // "1,850 hours, 40" has 1850 and 40.
-std::vector<std::string> numbers_in(std::string_view text) {
+std::vector<std::string> numbers_in(std::span<const std::string_view> lines) {
   std::vector<std::string> out;
-  bool inside = false;
-  for (char c : text) {
-    const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
-    if (digit && !inside) out.emplace_back();
-    if (digit) out.back() += c;
-    inside = digit || (inside && c == ',');
+  for (std::string_view line : lines) {
+    bool inside = false;
+    for (char c : line) {
+      const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
+      if (digit && !inside) out.emplace_back();
+      if (digit) out.back() += c;
+      inside = digit || (inside && c == ',');
+    }
   }
   return out;
 }
@@ -53,9 +70,11 @@ void take(const Event& event, Rollout& rollout) {
 }  // namespace
 
 double answer_reward(std::string_view answer, bool ended, std::string_view reference, double format_reward) {
-  const std::string_view said = last_line(answer), wanted = last_line(reference);
-  const std::size_t colon = wanted.find(':');
-  if (!ended || (colon != std::string_view::npos && !said.starts_with(wanted.substr(0, colon + 1)))) return 0;
+  const std::string_view last = last_line(reference);
+  const std::size_t colon = last.find(':');
+  const std::string_view form = colon == std::string_view::npos ? "" : last.substr(0, colon + 1);
+  const std::vector<std::string_view> said = answer_lines(answer, form), wanted = answer_lines(reference, form);
+  if (!ended || said.empty()) return 0;
   return numbers_in(said) == numbers_in(wanted) ? 1 : format_reward;
 }
 

@@ -22,8 +22,9 @@ struct PolicyPrompt {
   std::string reference;        // the answer that is known to be right
 };
 
-// 1 where the last line has every number of the reference's last line and no other, in their order; `format_reward`
-// where it only begins as that one does, up to its colon; else 0, as where the answer did not end by itself.
+// What counts are the lines, behind the thoughts, that begin as the reference's last line does, up to its colon;
+// without a colon, the last line. 1 where they have every number of the reference's such lines and no other, in their
+// order; `format_reward` where there are any; else 0, as where the answer did not end by itself.
 double answer_reward(std::string_view answer, bool ended, std::string_view reference, double format_reward);
 
 class PolicySampler {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The models that ship: they open, answer what they were trained for, and stop."""
-import unittest
+import re
 
 from harness import ROOT, Case, main
 
@@ -31,16 +31,20 @@ class Tiny(Case):
         self.assertEqual(out["finish_reason"], "stop", out)
         return out["text"]
 
+    def answers(self, *args):
+        """What the answer's lines say, behind the thoughts."""
+        return re.findall(r"(?m)^Answer: \*\*(.*)\*\*$", self.answer(*args, "--temperature", "0").rpartition("</think>")[2])
+
     def test_a_factory_problem(self):
         for name in ("instruct", "thinking"):
             for draft in ("0", "2"):  # guesses change nothing
-                last = self.answer(name, FACTORY, "--temperature", "0", "--draft", draft).strip().splitlines()[-1]
-                self.assertEqual(last, "Answer: (1) **A: 800 hours, B: 450 hours, C: 600 hours**; (2) **1,850 hours**")
+                self.assertEqual(self.answers(name, FACTORY, "--draft", draft),
+                                 ["A: 800 hours, B: 450 hours, C: 600 hours", "1,850 hours"])
 
     def test_the_seeds_own_problem(self):
-        last = self.answer("thinking", SEED, "--temperature", "0").strip().splitlines()[-1]
-        self.assertEqual(last, "Answer: 1. **40 hours**; 2. **Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, in all "
-                               "1,850 hours**; 3. **40 units**")
+        for name in ("instruct", "thinking"):
+            self.assertEqual(self.answers(name, SEED), ["40 hours", "Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, "
+                                                        "in all 1,850 hours", "40 units"])
 
     def test_a_story_ends(self):
         story = self.answer("instruct", "Tell me a short story about a lighthouse keeper.", "--seed", "1")

@@ -89,24 +89,31 @@ namespace qnext {
 namespace {
 
 constexpr std::size_t kLanes = 16;
-constexpr std::size_t kBlockRows = 96;  // of the left factor, packed at a time: 96 KiB, which stays in the second cache
+constexpr std::size_t kBlockRows =
+    96;  // of the left factor, packed at a time: 102 KiB, which stays in the second cache
+// Of a packed row: a cache line more than its depth, so that the rows of a strip lie in different sets.
+constexpr std::size_t kRowPairs = kBf16Depth / 2 + kLanes;
 
 __mmask16 lanes_below(std::size_t count) {
   return static_cast<__mmask16>(count >= kLanes ? 0xffffu : (1u << count) - 1u);
 }
 
-__m512i bf16_lanes(__m512 values) {  // each in the low half of its lane
-  return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+__m512i bf16_of(__m512 low, __m512 high) {  // 32 bf16, those of `low` first
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
 }
 
 // 16 sides side by side in memory: two rows of the depth become pairs.
 void pack_pairs_across(std::uint32_t* out, std::size_t width, const float* data, std::size_t depth_stride,
                        std::size_t depth, __mmask16 from, __mmask16 to) {
+  alignas(64) static constexpr std::uint16_t kPairs[2 * kLanes] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i pairs = _mm512_load_si512(kPairs);
   for (std::size_t k = 0; k < depth; k += 2, out += width) {
     const float* row = data + k * depth_stride;
-    const __m512i first = bf16_lanes(_mm512_maskz_loadu_ps(from, row));
+    const __m512 first = _mm512_maskz_loadu_ps(from, row);
     const __m512 next = k + 1 < depth ? _mm512_maskz_loadu_ps(from, row + depth_stride) : _mm512_setzero_ps();
-    _mm512_mask_storeu_epi32(out, to, _mm512_or_epi32(first, _mm512_slli_epi32(bf16_lanes(next), 16)));
+    _mm512_mask_storeu_epi32(out, to, _mm512_permutexvar_epi16(pairs, bf16_of(first, next)));
   }
 }
 
@@ -138,8 +145,8 @@ void transpose_inplace(__m512i (&rows)[kLanes]) {
 }
 
 // The depth lies in memory: 32 values of each side become 16 pairs, which change places with the sides.
-void pack_pairs_along(std::uint32_t* out, std::size_t width, const float* data, std::size_t side_stride,
-                      std::size_t depth, std::size_t num_sides, __mmask16 to) {
+void pack_pairs_along(std::uint32_t* out, const float* data, std::size_t side_stride, std::size_t depth,
+                      std::size_t num_sides) {
   for (std::size_t k = 0; k < depth; k += 2 * kLanes) {
     __m512i rows[kLanes];
     const std::size_t left = depth - k;
@@ -148,29 +155,40 @@ void pack_pairs_along(std::uint32_t* out, std::size_t width, const float* data, 
       const float* from = data + side * side_stride + k;
       rows[side] = side >= num_sides
                        ? _mm512_setzero_si512()
-                       : reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, from + kLanes),
-                                                                       _mm512_maskz_loadu_ps(low, from)));
+                       : bf16_of(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from + kLanes));
     }
     transpose_inplace(rows);
     const std::size_t num_pairs = std::min(kLanes, (left + 1) / 2);
     for (std::size_t pair = 0; pair < num_pairs; ++pair) {
-      _mm512_mask_storeu_epi32(out + (k / 2 + pair) * width, to, rows[pair]);
+      _mm512_storeu_si512(out + (k / 2 + pair) * kBf16Columns, rows[pair]);
     }
   }
 }
 
-// One panel of one depth block; `num_sides` of its `width` are there.
-void pack_panel(std::uint16_t* out, std::size_t width, const ProductFactor& factor, std::size_t first,
-                std::size_t depth, std::size_t begin_side, std::size_t num_sides) {
-  const float* data = factor.data + first * factor.depth_stride + begin_side * factor.side_stride;
+// The depth lies in memory, and stays as it lies: rows of pairs, for a left factor.
+void pack_rows(std::uint32_t* out, const float* data, std::size_t row_stride, std::size_t depth, std::size_t num_rows) {
+  for (std::size_t row = 0; row < num_rows; ++row, out += kRowPairs, data += row_stride) {
+    for (std::size_t k = 0; k < depth; k += 2 * kLanes) {
+      const std::size_t left = depth - k;
+      const __mmask16 low = lanes_below(left), high = lanes_below(left > kLanes ? left - kLanes : 0);
+      _mm512_storeu_si512(
+          out + k / 2, bf16_of(_mm512_maskz_loadu_ps(low, data + k), _mm512_maskz_loadu_ps(high, data + k + kLanes)));
+    }
+  }
+}
+
+// One panel of one depth block of the right factor; `num_sides` of its columns are there.
+void pack_panel(std::uint16_t* out, const ProductFactor& b, std::size_t first, std::size_t depth,
+                std::size_t begin_side, std::size_t num_sides) {
+  const float* data = b.data + first * b.depth_stride + begin_side * b.side_stride;
   auto* pairs = reinterpret_cast<std::uint32_t*>(out);
-  for (std::size_t lane = 0; lane < width; lane += kLanes) {
+  for (std::size_t lane = 0; lane < kBf16Columns; lane += kLanes) {
     const std::size_t there = num_sides > lane ? std::min(kLanes, num_sides - lane) : 0;
-    const __mmask16 to = lanes_below(width - lane);
-    if (factor.side_stride == 1) {
-      pack_pairs_across(pairs + lane, width, data + lane, factor.depth_stride, depth, lanes_below(there), to);
+    if (b.side_stride == 1) {
+      pack_pairs_across(pairs + lane, kBf16Columns, data + lane, b.depth_stride, depth, lanes_below(there),
+                        lanes_below(kLanes));
     } else {
-      pack_pairs_along(pairs + lane, width, data + lane * factor.side_stride, factor.side_stride, depth, there, to);
+      pack_pairs_along(pairs + lane, data + lane * b.side_stride, b.side_stride, depth, there);
     }
   }
 }
@@ -180,7 +198,7 @@ void fast_pack(std::uint16_t* out, const ProductFactor& b, std::size_t begin_pan
     const std::size_t depth = std::min(kBf16Depth, b.depth - first);
     for (std::size_t panel = begin_panel; panel < end_panel; ++panel) {
       const std::size_t begin = panel * kBf16Columns;
-      pack_panel(out + panel_offset(first, depth, b.side, panel), kBf16Columns, b, first, depth, begin,
+      pack_panel(out + panel_offset(first, depth, b.side, panel), b, first, depth, begin,
                  std::min(kBf16Columns, b.side - begin));
     }
   }
@@ -200,17 +218,19 @@ void store_lanes(const TileOutput& out, std::size_t row, std::size_t column, __m
   _mm512_mask_storeu_ps(to, there, _mm512_fmadd_ps(sum, _mm512_set1_ps(out.scale), before));
 }
 
-// 12 rows by 32 columns: 24 sums in registers, 14 loads for 24 products.
+// 12 rows by 32 columns: 24 sums in registers, 14 loads for 24 products. Pair p of row r is a[r kRowStep + p
+// kPairStep].
+template <std::size_t kRowStep, std::size_t kPairStep>
 void multiply_tile(const TileOutput& out, const std::uint32_t* a, const std::uint16_t* b, std::size_t num_pairs) {
   __m512 left[kBf16Rows], right[kBf16Rows];
 #pragma GCC unroll 12
   for (std::size_t row = 0; row < kBf16Rows; ++row) left[row] = right[row] = _mm512_setzero_ps();
-  for (std::size_t pair = 0; pair < num_pairs; ++pair, a += kBf16Rows, b += 2 * kBf16Columns) {
+  for (std::size_t pair = 0; pair < num_pairs; ++pair, a += kPairStep, b += 2 * kBf16Columns) {
     const auto b_left = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b));
     const auto b_right = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + kBf16Columns));
 #pragma GCC unroll 12
     for (std::size_t row = 0; row < kBf16Rows; ++row) {
-      const auto both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[row])));
+      const auto both = reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(a[row * kRowStep])));
       left[row] = _mm512_dpbf16_ps(left[row], both, b_left);
       right[row] = _mm512_dpbf16_ps(right[row], both, b_right);
     }
@@ -223,26 +243,34 @@ void multiply_tile(const TileOutput& out, const std::uint32_t* a, const std::uin
 
 void fast_multiply(float* out, std::size_t out_stride, const ProductFactor& a, const std::uint16_t* packed,
                    std::size_t b_side, float scale, bool add) {
-  thread_local std::vector<std::uint16_t> rows_memory(kBlockRows * kBf16Depth);
-  std::uint16_t* rows = rows_memory.data();
+  thread_local std::vector<std::uint32_t> strips(kBlockRows * kRowPairs);
+  constexpr std::size_t kStripSize = kBf16Rows * kRowPairs;
+  const bool is_transposed = a.side_stride == 1;
   for (std::size_t row = 0; a.depth == 0 && !add && row < a.side; ++row)
     std::fill_n(out + row * out_stride, b_side, 0.0f);
   for (std::size_t begin = 0; begin < a.side; begin += kBlockRows) {
     const std::size_t end = std::min(begin + kBlockRows, a.side);
     for (std::size_t first = 0; first < a.depth; first += kBf16Depth) {
       const std::size_t depth = std::min(kBf16Depth, a.depth - first), num_pairs = (depth + 1) / 2;
-      const std::size_t strip_size = num_pairs * 2 * kBf16Rows;
-      for (std::size_t row = begin; row < end; row += kBf16Rows) {
-        pack_panel(rows + (row - begin) / kBf16Rows * strip_size, kBf16Rows, a, first, depth, row,
-                   std::min(kBf16Rows, end - row));
+      std::uint32_t* strip = strips.data();
+      for (std::size_t row = begin; row < end; row += kBf16Rows, strip += kStripSize) {
+        const float* data = a.data + first * a.depth_stride + row * a.side_stride;
+        const std::size_t num_rows = std::min(kBf16Rows, end - row);
+        if (is_transposed) {
+          pack_pairs_across(strip, kBf16Rows, data, a.depth_stride, depth, lanes_below(num_rows),
+                            lanes_below(kBf16Rows));
+        } else {
+          pack_rows(strip, data, a.side_stride, depth, num_rows);
+        }
       }
       for (std::size_t column = 0; column < b_side; column += kBf16Columns) {
         const std::uint16_t* b = packed + panel_offset(first, depth, b_side, column / kBf16Columns);
-        for (std::size_t row = begin; row < end; row += kBf16Rows) {
+        strip = strips.data();
+        for (std::size_t row = begin; row < end; row += kBf16Rows, strip += kStripSize) {
           const TileOutput tile{out + row * out_stride + column,         out_stride, std::min(kBf16Rows, end - row),
                                 std::min(kBf16Columns, b_side - column), scale,      add || first > 0};
-          const std::uint16_t* strip = rows + (row - begin) / kBf16Rows * strip_size;
-          multiply_tile(tile, reinterpret_cast<const std::uint32_t*>(strip), b, num_pairs);
+          is_transposed ? multiply_tile<1, kBf16Rows>(tile, strip, b, num_pairs)
+                        : multiply_tile<kRowPairs, 1>(tile, strip, b, num_pairs);
         }
       }
     }

@@ -3,8 +3,8 @@
 // sums are float32.
 //
 //   Format    a factor becomes panels of `width` columns: [depth / 2][width][2] bf16, zero beyond its ends, by blocks
-//   of
-//             kBf16Depth of the depth. The right factor has panels of kBf16Columns, the left one of kBf16Rows.
+//             of kBf16Depth of the depth. The right factor has panels of kBf16Columns; the left one is packed by
+//             multiply(), kBf16Rows rows at a time.
 //   Accuracy  each sum within depth 2^-24 of its terms' sizes, terms of rounded factors; numbers below 2^-126 are 0.
 
 #include <cstddef>
