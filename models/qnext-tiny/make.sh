@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 qnext=build/release/qnext tiny=build/tiny here=models/qnext-tiny
-mkdir -p $tiny/{mid,late,final,sft,chat,long,form}-texts
+mkdir -p $tiny/{sft,chat,form}-texts
 
 synth() {  # folder seed kind count
   [ -f "$1/$3.jsonl" ] || $qnext data synth --out "$1" --kind "$3" --count "$4" --seed "$2"
@@ -17,42 +17,26 @@ synth $tiny 1 facts 6000
 synth $tiny 1 arithmetic 60000
 synth $tiny 1 problems 40000
 synth $tiny 1 instructions 40000
-# Then mostly problems.
-more=$tiny/mid-texts
-synth $more 2 problems 90000
-synth $more 2 problems-thinking 60000
-synth $more 2 arithmetic 70000
-synth $more 2 instructions 45000
-synth $more 2 stories 15000
-# The same, worked in finer steps than when the models that ship were at mid.
-late=$tiny/late-texts
-synth $late 4 problems 80000
-synth $late 4 problems-thinking 55000
-synth $late 4 arithmetic 50000
-synth $late 4 instructions 25000
-synth $late 4 stories 15000
-# More of it.
-final=$tiny/final-texts
-synth $final 5 problems 90000
-synth $final 5 problems-thinking 80000
-synth $final 5 arithmetic 20000
-synth $final 5 instructions 15000
-synth $final 5 stories 12000
+texts() {  # stage seed problems problems-thinking arithmetic instructions stories
+  mkdir -p "$tiny/$1-texts"
+  synth "$tiny/$1-texts" "$2" problems "$3"
+  synth "$tiny/$1-texts" "$2" problems-thinking "$4"
+  synth "$tiny/$1-texts" "$2" arithmetic "$5"
+  synth "$tiny/$1-texts" "$2" instructions "$6"
+  synth "$tiny/$1-texts" "$2" stories "$7"
+}
+texts mid 2 90000 60000 70000 45000 15000    # then mostly problems
+texts late 4 80000 55000 50000 25000 15000   # the same, worked in finer steps than when the models that ship were at mid
+texts final 5 90000 80000 20000 15000 12000  # more of it
+texts long 8 110000 80000 30000 40000 26000  # as much as all before together, in all kinds of words, answers in finer steps
 # Answers only.
 sft=$tiny/sft-texts
 synth $sft 3 problems 12000
-[ -f $sft/instructions.jsonl ] || head -n 8000 $late/instructions.jsonl > $sft/instructions.jsonl
+[ -f $sft/instructions.jsonl ] || head -n 8000 $tiny/late-texts/instructions.jsonl > $sft/instructions.jsonl
 # More of all else, which so many problems made them forget.
 chat=$tiny/chat-texts
 synth $chat 6 instructions 9000
 synth $chat 6 problems 5000
-# As much as all before together, in all kinds of words and with answers in finer steps.
-long=$tiny/long-texts
-synth $long 8 problems 110000
-synth $long 8 problems-thinking 80000
-synth $long 8 instructions 40000
-synth $long 8 stories 26000
-synth $long 8 arithmetic 30000
 # Answers only, in the one form or the other.
 form=$tiny/form-texts
 synth $form 9 problems 26000

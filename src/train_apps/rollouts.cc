@@ -28,30 +28,28 @@ std::string_view last_line(std::string_view text) {
 }
 
 // Behind the thoughts, the lines that begin with `form`; the last line where it is empty.
-std::vector<std::string_view> answer_lines(std::string_view text, std::string_view form) {
-  if (form.empty()) return {last_line(text)};
+std::string answer_lines(std::string_view text, std::string_view form) {
+  if (form.empty()) return std::string(last_line(text));
   const std::size_t end = text.rfind(kThoughtsEnd);
   if (end != std::string_view::npos) text.remove_prefix(end);
-  std::vector<std::string_view> lines;
+  std::string lines;
   while (!text.empty()) {
     const std::string_view line = text.substr(0, text.find('\n'));
-    if (line.starts_with(form)) lines.push_back(line);
+    if (line.starts_with(form)) lines.append(line).append("\n");
     text.remove_prefix(std::min(text.size(), line.size() + 1));
   }
   return lines;
 }
 
 // "1,850 hours, 40" has 1850 and 40.
-std::vector<std::string> numbers_in(std::span<const std::string_view> lines) {
+std::vector<std::string> numbers_in(std::string_view text) {
   std::vector<std::string> out;
-  for (std::string_view line : lines) {
-    bool inside = false;
-    for (char c : line) {
-      const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
-      if (digit && !inside) out.emplace_back();
-      if (digit) out.back() += c;
-      inside = digit || (inside && c == ',');
-    }
+  bool inside = false;
+  for (char c : text) {
+    const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0;
+    if (digit && !inside) out.emplace_back();
+    if (digit) out.back() += c;
+    inside = digit || (inside && c == ',');
   }
   return out;
 }
@@ -73,7 +71,7 @@ double answer_reward(std::string_view answer, bool ended, std::string_view refer
   const std::string_view last = last_line(reference);
   const std::size_t colon = last.find(':');
   const std::string_view form = colon == std::string_view::npos ? "" : last.substr(0, colon + 1);
-  const std::vector<std::string_view> said = answer_lines(answer, form), wanted = answer_lines(reference, form);
+  const std::string said = answer_lines(answer, form), wanted = answer_lines(reference, form);
   if (!ended || said.empty()) return 0;
   return numbers_in(said) == numbers_in(wanted) ? 1 : format_reward;
 }

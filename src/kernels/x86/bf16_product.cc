@@ -89,8 +89,7 @@ namespace qnext {
 namespace {
 
 constexpr std::size_t kLanes = 16;
-constexpr std::size_t kBlockRows =
-    96;  // of the left factor, packed at a time: 102 KiB, which stays in the second cache
+constexpr std::size_t kBlockRows = 96;  // of the left factor, packed at a time: 102 KiB, within the second cache
 // Of a packed row: a cache line more than its depth, so that the rows of a strip lie in different sets.
 constexpr std::size_t kRowPairs = kBf16Depth / 2 + kLanes;
 
