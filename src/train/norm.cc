@@ -71,47 +71,66 @@ class WeightGradient {
   Tensor parts_;
 };
 
-// x rsqrt(sum(x^2) / mean_of + eps) (offset + w): of the mean and of the sum, with weights around 1 and around 0.
+// x rsqrt(sum(x^2) / mean_of + eps) (offset + w) of each row; also the rows' scales, for backward.
+struct NormedRows {
+  Tensor out, inverse;
+};
+NormedRows norm_rows(const Tensor& x, const Tensor& w, double offset, double mean_of, double eps) {
+  const Matrix in = matrix(x);
+  const NormedRows normed{torch::empty_like(x), torch::empty({in.rows})};
+  const Matrix result = matrix(normed.out);
+  float* const scales = normed.inverse.data_ptr<float>();
+  const float* const weight = w.data_ptr<float>();
+  for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      scales[row] = inverse_norm(in.row(row), in.cols, static_cast<float>(mean_of), static_cast<float>(eps));
+      scale_row(result.row(row), in.row(row), weight, static_cast<float>(offset), scales[row], in.cols);
+    }
+  });
+  return normed;
+}
+
+// The gradients of x, to which `d_added` is added where it is given, and of w.
+struct NormGradients {
+  Tensor x, w;
+};
+NormGradients norm_rows_backward(const Tensor& d_out, const Tensor& x, const Tensor& w, const Tensor& inverse,
+                                 double offset, double mean_of, const Tensor* d_added = nullptr) {
+  const Tensor d_x = torch::empty_like(x);
+  const Matrix in = matrix(x), d_in = matrix(d_x), d_result = matrix(d_out);
+  const Matrix added = d_added == nullptr ? Matrix{} : matrix(*d_added);
+  const float *const weight = w.data_ptr<float>(), *const scales = inverse.data_ptr<float>();
+  WeightGradient d_w(in.rows, in.cols);
+  for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    float* const d_weight = d_w.part_of(begin);
+    for (std::int64_t row = begin; row < end; ++row) {
+      scale_row_backward(d_in.row(row), d_weight, d_result.row(row), in.row(row), weight, static_cast<float>(offset),
+                         scales[row], static_cast<float>(mean_of), in.cols);
+      if (d_added != nullptr) add_scaled(d_in.row(row), added.row(row), 1, in.cols);
+    }
+  });
+  return {d_x, d_w.sum()};
+}
+
+// Of the mean and of the sum, with weights around 1 and around 0.
 struct ScaledNorm : torch::autograd::Function<ScaledNorm> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& w, double offset, double mean_of,
                         double eps) {
     const PartTimer timer(Part::kNorm);
-    const Matrix in = matrix(x);
-    Tensor out = torch::empty_like(x);
-    Tensor inverse = torch::empty({in.rows});
-    const Matrix result = matrix(out);
-    float* const scales = inverse.data_ptr<float>();
-    const float* const weight = w.data_ptr<float>();
-    for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        scales[row] = inverse_norm(in.row(row), in.cols, static_cast<float>(mean_of), static_cast<float>(eps));
-        scale_row(result.row(row), in.row(row), weight, static_cast<float>(offset), scales[row], in.cols);
-      }
-    });
-    context->save_for_backward({x, w, inverse});
+    const NormedRows normed = norm_rows(x, w, offset, mean_of, eps);
+    context->save_for_backward({x, w, normed.inverse});
     context->saved_data["offset"] = offset;
     context->saved_data["mean_of"] = mean_of;
-    return out;
+    return normed.out;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const PartTimer timer(Part::kNorm);
     const auto saved = context->get_saved_variables();
-    const Tensor d_out = gradients[0].contiguous();
-    Tensor d_x = torch::empty_like(saved[0]);
-    const Matrix in = matrix(saved[0]), d_in = matrix(d_x), d_result = matrix(d_out);
-    const auto offset = static_cast<float>(context->saved_data["offset"].toDouble());
-    const auto mean_of = static_cast<float>(context->saved_data["mean_of"].toDouble());
-    const float *const w = saved[1].data_ptr<float>(), *const scales = saved[2].data_ptr<float>();
-    WeightGradient d_w(in.rows, in.cols);
-    for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      float* const d_weight = d_w.part_of(begin);
-      for (std::int64_t row = begin; row < end; ++row) {
-        scale_row_backward(d_in.row(row), d_weight, d_result.row(row), in.row(row), w, offset, scales[row], mean_of,
-                           in.cols);
-      }
-    });
-    return {d_x, d_w.sum(), no_gradient(), no_gradient(), no_gradient()};
+    const NormGradients d =
+        norm_rows_backward(gradients[0].contiguous(), saved[0], saved[1], saved[2],
+                           context->saved_data["offset"].toDouble(), context->saved_data["mean_of"].toDouble());
+    return {d.x, d.w, no_gradient(), no_gradient(), no_gradient()};
   }
 };
 
@@ -119,43 +138,21 @@ struct ScaledNorm : torch::autograd::Function<ScaledNorm> {
 struct StreamNorm : torch::autograd::Function<StreamNorm> {
   static variable_list forward(AutogradContext* context, at::TensorList terms, const Tensor& w, double eps) {
     const PartTimer timer(Part::kNorm);
-    const Tensor stream = terms.size() == 1 ? terms[0].view_as(terms[0]) : terms[0].clone();
-    const Tensor normed = torch::empty_like(stream), inverse = torch::empty({stream.size(0)});
-    const Matrix sum = matrix(stream), result = matrix(normed);
-    std::vector<Matrix> added;
-    for (const Tensor& term : terms.slice(1)) added.push_back(matrix(term));
-    float* const scales = inverse.data_ptr<float>();
-    const float* const weight = w.data_ptr<float>();
-    for_each_block(sum.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        for (const Matrix& more : added) add_scaled(sum.row(row), more.row(row), 1, sum.cols);
-        scales[row] = inverse_norm(sum.row(row), sum.cols, static_cast<float>(sum.cols), static_cast<float>(eps));
-        scale_row(result.row(row), sum.row(row), weight, 1.0f, scales[row], sum.cols);
-      }
-    });
-    context->save_for_backward({stream, w, inverse});
+    const Tensor stream = terms.size() == 1 ? terms[0].view_as(terms[0]) : sum_of(terms);
+    const NormedRows normed = norm_rows(stream, w, 1.0, static_cast<double>(stream.size(-1)), eps);
+    context->save_for_backward({stream, w, normed.inverse});
     context->saved_data["terms"] = static_cast<std::int64_t>(terms.size());
-    return {stream, normed};
+    return {stream, normed.out};
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const PartTimer timer(Part::kNorm);
     const auto saved = context->get_saved_variables();
-    const Tensor d_stream = gradients[0].contiguous(), d_normed = gradients[1].contiguous();
-    const Tensor d_term = torch::empty_like(saved[0]);
-    const Matrix in = matrix(saved[0]), d_in = matrix(d_term), d_sum = matrix(d_stream), d_result = matrix(d_normed);
-    const float *const w = saved[1].data_ptr<float>(), *const scales = saved[2].data_ptr<float>();
-    WeightGradient d_w(in.rows, in.cols);
-    for_each_block(in.rows, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      float* const d_weight = d_w.part_of(begin);
-      for (std::int64_t row = begin; row < end; ++row) {
-        scale_row_backward(d_in.row(row), d_weight, d_result.row(row), in.row(row), w, 1.0f, scales[row],
-                           static_cast<float>(in.cols), in.cols);
-        add_scaled(d_in.row(row), d_sum.row(row), 1, in.cols);
-      }
-    });
-    variable_list out(static_cast<std::size_t>(context->saved_data["terms"].toInt()), d_term);
-    out.insert(out.end(), {d_w.sum(), no_gradient()});
+    const Tensor d_stream = gradients[0].contiguous();
+    const NormGradients d = norm_rows_backward(gradients[1].contiguous(), saved[0], saved[1], saved[2], 1.0,
+                                               static_cast<double>(saved[0].size(-1)), &d_stream);
+    variable_list out(static_cast<std::size_t>(context->saved_data["terms"].toInt()), d.x);
+    out.insert(out.end(), {d.w, no_gradient()});
     return out;
   }
 };

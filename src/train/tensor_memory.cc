@@ -15,7 +15,7 @@
 namespace qnext::train {
 namespace {
 
-constexpr std::size_t kHeaderBytes = 64;  // before the tensor's own, and its alignment
+constexpr std::size_t kHeaderBytes = 64;      // before the tensor's own, and its alignment
 constexpr int kMostMmapThreshold = 32 << 20;  // that glibc takes
 constexpr int kMostKeptBytes = 1 << 30;
 constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
