@@ -5,8 +5,8 @@ llama.cpp. Weights are one random block of data over and over; only their sizes 
 usage: tools/make_synthetic.py OUT.gguf --tokenizer tokenizer.json [--layers 4] [--type q4_k|q4_0|q8_0] [--experts 512]
                                [--mtp X]
 
---mtp X adds an MTP block that passes the last token's embedding on, and multiplies every layer's output by X: the smaller
-X is, the more often the block guesses what the trunk says. 0.02: nearly always.
+--mtp X adds an MTP block that passes the last token's embedding on, and multiplies every layer's output by X. 0: layers cost
+what they cost and change nothing, so that the block always guesses what the trunk says.
 """
 import argparse
 import array

@@ -10,7 +10,7 @@ constexpr std::size_t kTrialSteps = 4;
 constexpr std::size_t kShortestInterval = 64;
 constexpr std::size_t kLongestInterval = 512;
 constexpr double kNewStep = 0.1;       // its weight in the mean
-constexpr double kGuessMemory = 0.98;  // of a guess, when the next one comes: some 50 count
+constexpr double kGuessMemory = 0.95;  // of a guess, when the next one comes: some 20 count
 
 }  // namespace
 
@@ -22,12 +22,17 @@ DraftDepth::Crowd& DraftDepth::crowd_of(std::size_t num_sequences) {
   return crowds_[index];
 }
 
+bool DraftDepth::is_known(const Crowd& crowd, std::size_t depth) {
+  return crowd.times[depth].num_steps >= kTrialSteps;
+}
+
+// Of those that are known.
 std::size_t DraftDepth::best_depth(const Crowd& crowd) const {
   std::size_t best = 0;
   double best_rate = 0;
   double num_tokens = 1;  // a step's, of one sequence
   double all_right = 1;   // the chance that all guesses so far are
-  for (std::size_t depth = 0; depth <= max_depth_; ++depth) {
+  for (std::size_t depth = 0; depth <= max_depth_ && is_known(crowd, depth); ++depth) {
     if (depth > 0) {
       all_right *= guesses_[depth - 1].value();
       num_tokens += all_right;
@@ -44,18 +49,18 @@ std::size_t DraftDepth::best_depth(const Crowd& crowd) const {
 std::size_t DraftDepth::choose(std::size_t num_sequences) {
   if (max_depth_ == 0) return 0;
   Crowd& crowd = crowd_of(num_sequences);
-  for (std::size_t depth = 0; depth <= max_depth_; ++depth) {
-    if (crowd.times[depth].num_steps < kTrialSteps) return depth;
-  }
+  if (!is_known(crowd, 0)) return 0;
   const std::size_t best = best_depth(crowd);
+  if (best < max_depth_ && !is_known(crowd, best + 1)) return best + 1;
   if (crowd.num_trial_steps == 0) {
     if (++crowd.num_steps < crowd.interval) return best;
-    crowd.interval = best == crowd.best_before ? std::min(2 * crowd.interval, kLongestInterval) : kShortestInterval;
+    crowd.interval = best > crowd.best_before ? kShortestInterval : std::min(2 * crowd.interval, kLongestInterval);
     crowd.best_before = best;
     crowd.num_steps = 0;
     crowd.num_trial_steps = kTrialSteps;
-    crowd.trial_depth = (crowd.trial_depth + 1) % (max_depth_ + 1);
-    if (crowd.trial_depth == best) crowd.trial_depth = (best + 1) % (max_depth_ + 1);
+    const bool deeper = best == 0 || (best < max_depth_ && crowd.trial_depth < best);
+    crowd.trial_depth = deeper ? best + 1 : best - 1;
+    if (deeper) guesses_[best].forget(kTrialSteps);
   }
   --crowd.num_trial_steps;
   return crowd.trial_depth;

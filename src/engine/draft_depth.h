@@ -1,9 +1,11 @@
 #pragma once
 // DraftDepth: how many tokens to draft, from what steps with and without guesses took, and how often guesses were
-// right. The depth that should give most tokens a second is used; another one is tried for a few steps now and then,
-// more and more rarely while that changes nothing. So drafting turns itself off where it costs more than it brings.
+// right. The depth that should give most tokens a second is used; one less or one more is tried for a few steps now and
+// then, more and more rarely while that brings nothing, since a step with many wrong guesses takes twice its time. So
+// drafting turns itself off where it costs more than it brings.
 // What is decided here shows in the speed alone.
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -28,6 +30,10 @@ class DraftDepth {
   struct Chance {
     double right = 0, tried = 0;
     double value() const { return tried > 0 ? right / tried : 0; }
+    void forget(double num_kept) {  // so that a trial's few guesses weigh as much as all before
+      right *= std::min(1.0, num_kept / std::max(tried, 1.0));
+      tried = std::min(tried, num_kept);
+    }
   };
   struct StepTime {
     double seconds = 0;  // recent steps count more
@@ -44,6 +50,7 @@ class DraftDepth {
   };
 
   Crowd& crowd_of(std::size_t num_sequences);
+  static bool is_known(const Crowd& crowd, std::size_t depth);
   std::size_t best_depth(const Crowd& crowd) const;
 
   std::size_t max_depth_;

@@ -69,6 +69,16 @@ TEST(DraftDepth, CostsNextToNothingWhereItBringsNothing) {
   EXPECT_LT(seconds, 1.01 * 20000);
 }
 
+// A few answers' time: a guess that is never right is tried, but not two or three at once.
+TEST(DraftDepth, CostsLittleFromTheFirstAnswerOn) {
+  std::mt19937 random(5);
+  DraftDepth depth(3);
+  std::vector<std::size_t> uses(4);
+  const double seconds = run(depth, {.acceptance = 0, .cost = 0.6}, 300, uses, random);
+  EXPECT_LT(seconds, 1.04 * 300);
+  EXPECT_EQ(uses[2] + uses[3], 0U);
+}
+
 TEST(DraftDepth, NoticesWhenThingsChange) {
   std::mt19937 random(3);
   DraftDepth depth(2);
@@ -76,6 +86,15 @@ TEST(DraftDepth, NoticesWhenThingsChange) {
   (void)run(depth, {.acceptance = 0.9, .cost = 0.2}, 5000, before, random);
   (void)run(depth, {.acceptance = 0.0, .cost = 0.2}, 20000, after, random);
   EXPECT_GT(after[0], 19000U);
+}
+
+TEST(DraftDepth, TurnsItselfOnAgain) {
+  std::mt19937 random(6);
+  DraftDepth depth(2);
+  std::vector<std::size_t> before(3), after(3);
+  (void)run(depth, {.acceptance = 0.0, .cost = 0.4}, 5000, before, random);
+  (void)run(depth, {.acceptance = 0.95, .cost = 0.4}, 3000, after, random);
+  EXPECT_GT(after[1] + after[2], after[0]);
 }
 
 TEST(DraftDepth, CrowdsAreLearntApart) {

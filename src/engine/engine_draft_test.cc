@@ -131,7 +131,7 @@ TEST_F(EngineDraftTest, RandomTraffic) {
       if (answer.reason() == FinishReason::kCancelled || answer.reason() == FinishReason::kError) continue;
       expect_same(answer, run_alone(agreeing_, requests[id], {.context_tokens = 512}));
     }
-    EXPECT_GT(engine->stats().num_accepted_tokens, 50U);
+    EXPECT_GT(engine->stats().num_accepted_tokens, adapts ? 0U : 50U);  // so small a model soon guesses no more
   }
 }
 
