@@ -29,7 +29,7 @@ from serve import QNEXT, Server, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STREAMS = 16
-MAX_TOKENS = 1200
+MAX_TOKENS = 1600
 
 
 def synth(kind, count):

@@ -56,10 +56,11 @@ TEST(Sums, WorkedSteps) {
   EXPECT_EQ(difference_line(1850, 620), "1,850 - 620 = 1,850 - 600 - 20 = 1,250 - 20 = 1,230");
   EXPECT_EQ(difference_line(1850, 40), "1,850 - 40 = 1,810");
   EXPECT_EQ(difference_line(17, 12), "17 - 12 = 5");
-  EXPECT_EQ(quotient_line(800, 20), "800 / 20 = 40");
+  EXPECT_EQ(difference_line(1850, 1850), "1,850 - 1,850 = 0");
+  EXPECT_EQ(quotient_line(800, 20), "800 / 20: 20 x 40 = 800, 800 - 800 = 0, so 800 / 20 = 40");
   EXPECT_EQ(quotient_line(972, 4),
             "972 / 4: 4 x 200 = 800, 972 - 800 = 172, 4 x 40 = 160, 172 - 160 = 172 - 100 - 60 = 72 - 60 = 12, "
-            "4 x 3 = 12, so 972 / 4 = 200 + 40 + 3 = 243");
+            "4 x 3 = 12, 12 - 12 = 0, so 972 / 4 = 200 + 40 + 3 = 243");
   EXPECT_EQ(quotient_line(23, 1), "23 / 1 = 23");
 }
 

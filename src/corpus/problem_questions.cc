@@ -93,7 +93,7 @@ std::optional<Worked> one_of_each(Workshop& shop) {
   return worked;
 }
 
-// Two are compared, then the larger of them and the third; whose the largest is comes last.
+// Two are compared, then the larger of them and the third, and whose it is is said each time.
 std::optional<Worked> longest(Workshop& shop) {
   const Production& p = shop.production;
   const std::array<std::int64_t, 3> hours = {p.type_hours(0), p.type_hours(1), p.type_hours(2)};
@@ -102,11 +102,13 @@ std::optional<Worked> longest(Workshop& shop) {
   const auto best = static_cast<std::size_t>(most - hours.begin());
   Worked worked{{}, {static_cast<std::int64_t>(best)}, {}, ""};
   for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
-  const std::int64_t larger = std::max(hours[0], hours[1]);
-  worked.steps.push_back(
-      fmt::format("of {} and {}, {} is more.", number_text(hours[0]), number_text(hours[1]), number_text(larger)));
-  worked.steps.push_back(
-      fmt::format("of {} and {}, {} is more.", number_text(larger), number_text(hours[2]), number_text(*most)));
+  const std::size_t larger = hours[0] > hours[1] ? 0 : 1;
+  const auto compare = [&](std::size_t a, std::size_t b) {
+    worked.steps.push_back(fmt::format("{} {}, {} {}: more for {}.", shop.tag(a), number_text(hours[a]), shop.tag(b),
+                                       number_text(hours[b]), shop.tag(hours[a] > hours[b] ? a : b)));
+  };
+  compare(0, 1);
+  compare(larger, 2);
   worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(*most));
   return worked;
 }

@@ -1,5 +1,7 @@
 #include "corpus/problem_text.h"
 
+#include <fmt/format.h>
+
 #include "corpus/english.h"
 
 namespace qnext::corpus {
@@ -29,15 +31,17 @@ std::string asked_text(Expander& expander, const std::string& setting, const std
 }
 
 // Each part below its heading, which says what the part is about before it is worked out: its steps, and its answer at
-// once, so that nothing has to be looked up again at the end.
-std::string parts_text(const ProblemText& text, std::size_t style, bool steps) {
+// once, so that nothing has to be looked up again at the end. Thoughts say the question again first.
+enum class Detail { kAnswers, kSteps, kQuestionsAndSteps };
+std::string parts_text(const ProblemText& text, std::size_t style, Detail detail) {
   std::string out;
   for (std::size_t part = 0; part < text.worked.size(); ++part) {
     const Worked& worked = text.worked[part];
     if (part > 0) out += "\n";
     if (text.worked.size() > 1) out += label(style, part) + " ";
+    if (detail == Detail::kQuestionsAndSteps) out += "Asked: " + text.questions[part] + "\n";
     out += capitalised(text.headings[part]) + "\n";
-    if (steps) {
+    if (detail != Detail::kAnswers) {
       for (const std::string& step : worked.steps) out += capitalised(step) + "\n";
     }
     out += "Answer: **" + capitalised(worked.answer) + "**";
@@ -49,9 +53,19 @@ std::string parts_text(const ProblemText& text, std::size_t style, bool steps) {
 
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking) {
   const std::size_t style = random.below(3);
-  std::string reply = parts_text(text, style, /*steps=*/!thinking);
-  if (thinking) reply = "<think>\n" + text.given + parts_text(text, style, /*steps=*/true) + "\n</think>\n\n" + reply;
+  std::string reply = parts_text(text, style, thinking ? Detail::kAnswers : Detail::kSteps);
+  if (thinking) {
+    reply = "<think>\n" + text.given + parts_text(text, style, Detail::kQuestionsAndSteps) + "\n</think>\n\n" + reply;
+  }
   return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
+}
+
+std::string given_units(std::span<const std::string> tags, std::span<const std::int64_t> counts) {
+  std::string out = "Units:";
+  for (std::size_t type = 0; type < tags.size(); ++type) {
+    out += fmt::format("{} {} {}", type == 0 ? "" : ",", tags[type], number_text(counts[type]));
+  }
+  return out + ".\n";
 }
 
 void add_question(Document& document, std::string name, std::size_t part, const Worked& worked) {

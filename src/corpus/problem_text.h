@@ -1,6 +1,8 @@
 #pragma once
 // How a problem with one question or several is asked and answered, whatever it is about.
 
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,8 +29,12 @@ struct ProblemText {
 };
 
 // The question, its parts labelled in one of three styles, in a line or in lines; and the answer: below each part's
-// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that, then headings and answers.
+// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that, each part's question said
+// again above its heading; then headings and answers.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
+
+// A line of what is given: "Units: A 300, B 200, C 120."
+std::string given_units(std::span<const std::string> tags, std::span<const std::int64_t> counts);
 
 // Adds to the document what a checker wants of question `part`: its name, "given_1" and "values_1".
 void add_question(Document& document, std::string name, std::size_t part, const Worked& worked);

@@ -100,14 +100,13 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const QuestionType
   return all;
 }
 
+// All hours, then all units: the order in which nearly every setting says them.
 std::string given_text(const Production& p, const Expander& expander, bool counts) {
-  std::string out = "Given:\n";
-  for (std::size_t type = 0; type < 3; ++type) {
-    const std::string number = std::to_string(type + 1);
-    out += fmt::format("{}: {} {} each", capitalised(expander.text_of("tag" + number)), p.hours[type],
-                       p.hours[type] == 1 ? "hour" : "hours");
-    out += counts ? fmt::format(", {} units.\n", number_text(p.counts[type])) : ".\n";
-  }
+  const std::array<std::string, 3> tags = {expander.text_of("tag1"), expander.text_of("tag2"),
+                                           expander.text_of("tag3")};
+  std::string out = fmt::format("Given:\nHours each: {} {}, {} {}, {} {}.\n", tags[0], p.hours[0], tags[1], p.hours[1],
+                                tags[2], p.hours[2]);
+  if (counts) out += given_units(tags, p.counts);
   return out;
 }
 

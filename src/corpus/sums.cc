@@ -94,7 +94,7 @@ std::string placed_sum_line(std::int64_t a, std::int64_t b) {
 std::string difference_line(std::int64_t from, std::int64_t term) {
   const std::string whole = joined(std::vector{from, term}, "-") + " = ";
   std::vector<std::int64_t> left = places_of(term);
-  if (left.size() < 2 || from < kSteppedFrom) return whole + number_text(from - term);
+  if (left.size() < 2 || from < kSteppedFrom || from == term) return whole + number_text(from - term);
   left.insert(left.begin(), from);
   std::string out = whole + joined(left, "-");
   while (left.size() > 1) {
@@ -108,18 +108,18 @@ std::string difference_line(std::int64_t from, std::int64_t term) {
 std::string quotient_line(std::int64_t a, std::int64_t b) {
   QN_CHECK(b > 0 && a % b == 0, "{} / {} leaves a rest", a, b);
   std::string out = fmt::format("{} / {}", number_text(a), number_text(b));
+  if (b == 1) return out + " = " + number_text(a);
+  // Long division, also where the quotient has one place: that is not known before.
   const std::vector<std::int64_t> places = places_of(a / b);
-  if (b == 1 || places.size() < 2) return out + " = " + number_text(a / b);
-  // Long division: each place of the quotient, what it takes from the dividend, and what is left.
   out += ": ";
   std::int64_t rest = a;
   for (std::int64_t place : places) {
-    out += product_line(b, place) + ", ";
-    if (rest > place * b) out += difference_line(rest, place * b) + ", ";
+    out += product_line(b, place) + ", " + difference_line(rest, place * b) + ", ";
     rest -= place * b;
   }
-  return out +
-         fmt::format("so {} / {} = {} = {}", number_text(a), number_text(b), joined(places, "+"), number_text(a / b));
+  out += fmt::format("so {} / {} = ", number_text(a), number_text(b));
+  if (places.size() > 1) out += joined(places, "+") + " = ";
+  return out + number_text(a / b);
 }
 
 }  // namespace qnext::corpus

@@ -23,11 +23,12 @@ std::string sum_line(std::span<const std::int64_t> terms);
 // at once below 20, and where one step is enough.
 std::string placed_sum_line(std::int64_t a, std::int64_t b);
 
-// "1,850 - 620 = 1,850 - 600 - 20 = 1,250 - 20 = 1,230"; at once below 20, and where one step is enough.
+// "1,850 - 620 = 1,850 - 600 - 20 = 1,250 - 20 = 1,230"; at once below 20, where one step is enough, and
+// where nothing is left.
 std::string difference_line(std::int64_t from, std::int64_t term);
 
-// "972 / 4: 4 x 200 = 800, 972 - 800 = 172, 4 x 40 = 160, 172 - 160 = 172 - 100 - 60 = 72 - 60 = 12, 4 x 3 = 12, so
-// 972 / 4 = 200 + 40 + 3 = 243"; "800 / 20 = 40" where one step is enough. The division leaves no rest.
+// "972 / 4: 4 x 200 = 800, 972 - 800 = 172, 4 x 40 = 160, 172 - 160 = 172 - 100 - 60 = 72 - 60 = 12, 4 x 3 = 12, 12 -
+// 12 = 0, so 972 / 4 = 200 + 40 + 3 = 243"; "23 / 1 = 23". The division leaves no rest.
 std::string quotient_line(std::int64_t a, std::int64_t b);
 
 }  // namespace qnext::corpus

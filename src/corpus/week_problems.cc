@@ -171,13 +171,11 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const WeekQuestion
 }
 
 std::string given_text(const Week& week, const WeekShop& shop) {
-  std::string out = fmt::format("Given:\n{} days, {} hours a day.\n", week.days, week.hours_a_day);
-  for (std::size_t type = 0; type < 3; ++type) {
-    const std::string hours = half_text(week.half_hours[type]);
-    out += fmt::format("{}: {} {} each, {} units.\n", shop.tag(type), hours, hours == "1" ? "hour" : "hours",
-                       number_text(week.counts[type]));
-  }
-  return out;
+  const std::array<std::string, 3> tags = {shop.tag(0), shop.tag(1), shop.tag(2)};
+  return fmt::format("Given:\n{} days, {} hours a day.\nHours each: {} {}, {} {}, {} {}.\n", week.days,
+                     week.hours_a_day, tags[0], half_text(week.half_hours[0]), tags[1], half_text(week.half_hours[1]),
+                     tags[2], half_text(week.half_hours[2])) +
+         given_units(tags, week.counts);
 }
 
 }  // namespace

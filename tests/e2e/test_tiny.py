@@ -27,7 +27,7 @@ The factory operates 8 hours per day. Answer the following questions:
 
 class Tiny(Case):
     def answer(self, name, prompt, *args):
-        out = self.ok_json("run", TINY / f"qnext-tiny-{name}.gguf", prompt, "--max-tokens", "1000", *args)
+        out = self.ok_json("run", TINY / f"qnext-tiny-{name}.gguf", prompt, "--max-tokens", "1600", *args)
         self.assertEqual(out["finish_reason"], "stop", out)
         return out["text"]
 
