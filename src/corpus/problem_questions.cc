@@ -102,13 +102,13 @@ std::optional<Worked> longest(Workshop& shop) {
   const auto best = static_cast<std::size_t>(most - hours.begin());
   Worked worked{{}, {static_cast<std::int64_t>(best)}, {}, ""};
   for (std::size_t type = 0; type < 3; ++type) add_type_step(worked, shop, type);
-  const std::size_t larger = hours[0] > hours[1] ? 0 : 1;
-  const auto compare = [&](std::size_t a, std::size_t b) {
+  const auto larger_of = [&](std::size_t a, std::size_t b) {
+    const std::size_t larger = hours[a] > hours[b] ? a : b;
     worked.steps.push_back(fmt::format("{} {}, {} {}: more for {}.", shop.tag(a), number_text(hours[a]), shop.tag(b),
-                                       number_text(hours[b]), shop.tag(hours[a] > hours[b] ? a : b)));
+                                       number_text(hours[b]), shop.tag(larger)));
+    return larger;
   };
-  compare(0, 1);
-  compare(larger, 2);
+  larger_of(larger_of(0, 1), 2);
   worked.answer = fmt::format("{} ({})", shop.tag(best), hours_text(*most));
   return worked;
 }

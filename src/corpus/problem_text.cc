@@ -60,10 +60,12 @@ std::vector<Message> problem_messages(const ProblemText& text, Expander& expande
   return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
 }
 
-std::string given_units(std::span<const std::string> tags, std::span<const std::int64_t> counts) {
-  std::string out = "Units:";
-  for (std::size_t type = 0; type < tags.size(); ++type) {
-    out += fmt::format("{} {} {}", type == 0 ? "" : ",", tags[type], number_text(counts[type]));
+std::string given_line(std::string_view what, const Expander& expander,
+                       FunctionRef<std::string(std::size_t type)> value_of) {
+  std::string out = fmt::format("{}:", what);
+  for (std::size_t type = 0; type < 3; ++type) {
+    const std::string tag = expander.text_of("tag" + std::to_string(type + 1));
+    out += fmt::format("{} {} {}", type == 0 ? "" : ",", tag, value_of(type));
   }
   return out + ".\n";
 }

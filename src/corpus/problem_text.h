@@ -2,10 +2,11 @@
 // How a problem with one question or several is asked and answered, whatever it is about.
 
 #include <cstdint>
-#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "corpus/corpus.h"
 #include "corpus/grammar.h"
 #include "corpus/random.h"
@@ -33,8 +34,9 @@ struct ProblemText {
 // again above its heading; then headings and answers.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
 
-// A line of what is given: "Units: A 300, B 200, C 120."
-std::string given_units(std::span<const std::string> tags, std::span<const std::int64_t> counts);
+// A line of what is given, of each of three types: "Units: A 300, B 200, C 120."
+std::string given_line(std::string_view what, const Expander& expander,
+                       FunctionRef<std::string(std::size_t type)> value_of);
 
 // Adds to the document what a checker wants of question `part`: its name, "given_1" and "values_1".
 void add_question(Document& document, std::string name, std::size_t part, const Worked& worked);

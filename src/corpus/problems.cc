@@ -101,13 +101,11 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const QuestionType
 }
 
 // All hours, then all units: the order in which nearly every setting says them.
+// All hours, then all units: the order in which nearly every setting says them.
 std::string given_text(const Production& p, const Expander& expander, bool counts) {
-  const std::array<std::string, 3> tags = {expander.text_of("tag1"), expander.text_of("tag2"),
-                                           expander.text_of("tag3")};
-  std::string out = fmt::format("Given:\nHours each: {} {}, {} {}, {} {}.\n", tags[0], p.hours[0], tags[1], p.hours[1],
-                                tags[2], p.hours[2]);
-  if (counts) out += given_units(tags, p.counts);
-  return out;
+  const auto hours = [&](std::size_t type) { return number_text(p.hours[type]); };
+  const auto units = [&](std::size_t type) { return number_text(p.counts[type]); };
+  return "Given:\n" + given_line("Hours each", expander, hours) + (counts ? given_line("Units", expander, units) : "");
 }
 
 void add_numbers(Document& document, const Production& p, const std::vector<const QuestionType*>& types,

@@ -170,12 +170,11 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const WeekQuestion
   return all;
 }
 
-std::string given_text(const Week& week, const WeekShop& shop) {
-  const std::array<std::string, 3> tags = {shop.tag(0), shop.tag(1), shop.tag(2)};
-  return fmt::format("Given:\n{} days, {} hours a day.\nHours each: {} {}, {} {}, {} {}.\n", week.days,
-                     week.hours_a_day, tags[0], half_text(week.half_hours[0]), tags[1], half_text(week.half_hours[1]),
-                     tags[2], half_text(week.half_hours[2])) +
-         given_units(tags, week.counts);
+std::string given_text(const Week& week, const Expander& expander) {
+  const auto hours = [&](std::size_t type) { return half_text(week.half_hours[type]); };
+  const auto units = [&](std::size_t type) { return number_text(week.counts[type]); };
+  return fmt::format("Given:\n{} days, {} hours a day.\n", week.days, week.hours_a_day) +
+         given_line("Hours each", expander, hours) + given_line("Units", expander, units);
 }
 
 }  // namespace
@@ -202,8 +201,7 @@ std::optional<Document> make_week_problem(const Draw& draw, Patterns patterns, b
     text.setting = expander.expand("{week_setting}");
     text.worked = *work_all(questions, week, expander, parts, &text.questions);
     for (const WeekQuestion* question : questions) text.headings.push_back(std::string(question->heading) + ":");
-    WeekShop shop{week, expander, draw.random};
-    text.given = given_text(week, shop);
+    text.given = given_text(week, expander);
     Document document;
     document.messages = problem_messages(text, expander, draw.random, thinking);
     if (patterns == Patterns::kHeldOut && !expander.used_held_out()) return std::nullopt;

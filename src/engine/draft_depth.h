@@ -5,7 +5,6 @@
 // drafting turns itself off where it costs more than it brings.
 // What is decided here shows in the speed alone.
 
-#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -31,8 +30,9 @@ class DraftDepth {
     double right = 0, tried = 0;
     double value() const { return tried > 0 ? right / tried : 0; }
     void forget(double num_kept) {  // so that a trial's few guesses weigh as much as all before
-      right *= std::min(1.0, num_kept / std::max(tried, 1.0));
-      tried = std::min(tried, num_kept);
+      if (tried <= num_kept) return;
+      right *= num_kept / tried;
+      tried = num_kept;
     }
   };
   struct StepTime {
