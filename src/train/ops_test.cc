@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 
 #include "train/compute.h"
 #include "train/slow_twin.h"
@@ -37,10 +38,17 @@ void expect_near(const Tensor& found, const Tensor& expected, double tolerance, 
   EXPECT_GT(scale, 0) << what << " is all zeros: nothing was tested";
 }
 
+// The gradient of one input whose terms cancel, so that its error is of their size and not of its own.
+struct Looser {
+  std::size_t input;
+  double tolerance;
+};
+
 // `fast` on float32 against `slow` on the same numbers in float64: results, and gradients of every input.
 // `tolerance` is relative to the largest value: float32's 6e-8 times the square root of the longest sum, with room.
 void expect_agrees(const std::function<Tensors(const Tensors&)>& fast,
-                   const std::function<Tensors(const Tensors&)>& slow, const Tensors& inputs, double tolerance) {
+                   const std::function<Tensors(const Tensors&)>& slow, const Tensors& inputs, double tolerance,
+                   std::optional<Looser> looser = std::nullopt) {
   Tensors singles, doubles;
   for (const Tensor& input : inputs) {
     singles.push_back(input.clone().requires_grad_(true));
@@ -54,7 +62,8 @@ void expect_agrees(const std::function<Tensors(const Tensors&)>& fast,
   const Tensors d_found = torch::autograd::grad({mixed(found)}, singles);
   const Tensors d_expected = torch::autograd::grad({mixed(expected)}, doubles);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    expect_near(d_found[i], d_expected[i], tolerance, "gradient of input " + std::to_string(i));
+    expect_near(d_found[i], d_expected[i], looser && looser->input == i ? looser->tolerance : tolerance,
+                "gradient of input " + std::to_string(i));
   }
 }
 
@@ -171,7 +180,9 @@ TEST_P(OpsTest, DeltaRule) {
                 {q, k, random({T_, 4, 24}), random({T_, 4}, 4) - 3, random({T_, 4}, 2)}, 1e-5);
 }
 
-TEST_P(OpsTest, DeltaRuleOfRepeatedKeys) {  // the solve's hardest case: every token writes where the last one wrote
+// The solve's hardest case: every token writes where the last one wrote. The terms that sum to the decays' gradient
+// then nearly cancel: over 20 seeds its error was 2e-5 to 2e-4 of its largest value, and those of all else at most 2e-6.
+TEST_P(OpsTest, DeltaRuleOfRepeatedKeys) {
   const Tensor k = l2_norm(torch::ones({T_, 1, 16}) + 0.01 * random({T_, 1, 16}), 1);
   const auto with = [&](const auto& rule) {
     return [&](const Tensors& x) {
@@ -179,7 +190,8 @@ TEST_P(OpsTest, DeltaRuleOfRepeatedKeys) {  // the solve's hardest case: every t
     };
   };
   expect_agrees(with(delta_rule), with(slow::delta_rule),
-                {k.clone(), k, random({T_, 1, 16}), random({T_, 1}), random({T_, 1}) + 4}, 5e-5);
+                {k.clone(), k, random({T_, 1, 16}), random({T_, 1}), random({T_, 1}) + 4}, 1e-5,
+                Looser{.input = 3, .tolerance = 5e-4});
 }
 
 TEST_P(OpsTest, Attention) {
