@@ -3,7 +3,7 @@
 Written for a hosted router; it runs against `qnext serve` when OPENAI_BASE_URL is the address that serve prints:
 
     qnext serve MODEL.gguf &
-    OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 examples/factory.py MODEL
+    OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none build/venv/bin/python3 examples/factory.py MODEL
 
 The model's name may carry a router's provider after a colon; qnext serves it under --name or --alias all the same.
 """
@@ -20,7 +20,7 @@ completion = client.chat.completions.create(
             "role": "user",
             "content": "A factory produces three types of widgets. Type A takes 2 hours a unit, type B 3 hours and type C 4 "
             "hours. In a week it made 10 more units of A than of B, and as many of C as of A and B together. It worked "
-            "150 hours in all. How many units of each type did it make?",
+            "190 hours in all. How many units of each type did it make?",
         }
     ],
 )

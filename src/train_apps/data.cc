@@ -127,10 +127,10 @@ void add_shard_command(CLI::App& root, Action& action) {
   data.footer(
       "Examples:\n"
       "  qnext data synth --out texts --kind stories --count 100000\n"
-      "  qnext data tokenizer own/ stories.jsonl --vocab-size 4096\n"
-      "  qnext data pack corpus.safetensors stories.jsonl --tokenizer tokenizer.json\n"
-      "  qnext data sample corpus.safetensors subset.safetensors --tokens 1000000 --tokenizer tokenizer.json\n"
-      "  qnext data inspect subset.safetensors --tokenizer tokenizer.json");
+      "  qnext data tokenizer own/ texts/stories.jsonl --vocab-size 4096\n"
+      "  qnext data pack corpus.safetensors texts/stories.jsonl --tokenizer own/tokenizer.json\n"
+      "  qnext data sample corpus.safetensors subset.safetensors --tokens 1000000 --tokenizer own/tokenizer.json\n"
+      "  qnext data inspect subset.safetensors --tokenizer own/tokenizer.json");
   add_tokenizer_command(data, action);
   add_pack_command(data, action);
   add_sample_command(data, action);

@@ -155,10 +155,10 @@ void add_training_command(CLI::App& root, Action& action) {
       "Ctrl-C saves a checkpoint and stops. log.jsonl has a line a step. Several processes train together where RANK,\n"
       "WORLD_SIZE, MASTER_ADDR and MASTER_PORT say so, as torchrun does.\n\n"
       "Examples:\n"
-      "  qnext data pack corpus.safetensors stories.jsonl --tokenizer tokenizer.json\n"
+      "  qnext data pack corpus.safetensors texts/stories.jsonl --tokenizer own/tokenizer.json\n"
       "  qnext train recipe.json --out run1\n"
       "  qnext train recipe.json --out run1 --resume\n"
-      "  qnext run run1 'Once upon a time'");
+      "  qnext run run1 'Once upon a time' --raw");
   command.callback([options, &action] { action = [options] { return run_training(*options); }; });
 }
 
