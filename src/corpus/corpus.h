@@ -48,6 +48,7 @@ struct Document {
   // Of problems: what was given and what comes out, by name. See problems.h.
   std::vector<std::pair<std::string, std::vector<std::int64_t>>> answer;
   std::vector<std::string> questions;              // of problems: the types of what is asked, in order
+  bool careless = false;                           // the user's words lack some (problem_text.h)
   std::vector<std::uint64_t> patterns;             // of rules marked !, that it was made of (grammar.h: pattern_id)
   std::vector<std::vector<std::int64_t>> numbers;  // the tuples that decide its split
 };

@@ -28,6 +28,13 @@ std::vector<std::string> texts_of(const Document& document) {
   return texts;
 }
 
+// Those that are to be English: not the words of a careless user.
+std::vector<std::string> careful_texts_of(const Document& document) {
+  std::vector<std::string> texts = texts_of(document);
+  if (document.careless) texts.erase(texts.begin());
+  return texts;
+}
+
 std::string whole(const Document& document) {
   std::string out;
   for (const std::string& text : texts_of(document)) out += text + "\n---\n";
@@ -63,7 +70,7 @@ TEST_P(CorpusOfKind, DocumentsAreCleanEnglish) {
   for (Split split : {Split::kTrain, Split::kHeldOut}) {
     for (std::uint64_t i = 0; i < kDocuments; ++i) {
       const Document document = make_document(kind(), 7, i, split);
-      for (const std::string& text : texts_of(document)) {
+      for (const std::string& text : careful_texts_of(document)) {
         ASSERT_FALSE(text.empty()) << whole(document);
         ASSERT_TRUE(std::ranges::all_of(text, [](char c) { return c == '\n' || (c >= ' ' && c <= '~'); })) << text;
         ASSERT_EQ(text.find("  "), std::string::npos) << text;
@@ -85,7 +92,7 @@ TEST_P(CorpusOfKind, NoWordTwiceAndArticlesFit) {
   static const std::set<std::string> kMayRepeat = {"that", "had"};
   for (std::uint64_t i = 0; i < kDocuments; ++i) {
     const Document document = make_document(kind(), 8, i, Split::kTrain);
-    for (const std::string& text : texts_of(document)) {
+    for (const std::string& text : careful_texts_of(document)) {
       const auto words = words_of(text);
       for (std::size_t w = 1; w < words.size(); ++w) {
         if (words[w].second) continue;  // "Tom, Tom" is not a slip
@@ -176,7 +183,7 @@ TEST(Corpus, TheSameBytesOnEveryMachine) {
         hash = mixed(hash ^ text_hash(whole(make_document(kind, 1, i, split))));
     }
   }
-  EXPECT_EQ(hash, 13027855236964719496u);
+  EXPECT_EQ(hash, 3003206980191479082u);
 }
 
 TEST(Corpus, HeldOutSharesAreAsPromised) {

@@ -101,7 +101,6 @@ std::optional<std::vector<Worked>> work_all(const std::vector<const QuestionType
 }
 
 // All hours, then all units: the order in which nearly every setting says them.
-// All hours, then all units: the order in which nearly every setting says them.
 std::string given_text(const Production& p, const Expander& expander, bool counts) {
   const auto hours = [&](std::size_t type) { return number_text(p.hours[type]); };
   const auto units = [&](std::size_t type) { return number_text(p.counts[type]); };
@@ -137,6 +136,7 @@ std::optional<Document> make_production(const Draw& draw, Patterns patterns, boo
     for (const QuestionType* type : types) text.headings.push_back(std::string(type->heading) + ":");
     text.given = given_text(p, expander, full);
     Document document;
+    document.careless = write_carelessly(text, expander, draw);
     document.messages = problem_messages(text, expander, draw.random, thinking);
     if (patterns == Patterns::kHeldOut && !expander.used_held_out()) return std::nullopt;
     document.patterns = expander.used_patterns();

@@ -203,6 +203,7 @@ std::optional<Document> make_week_problem(const Draw& draw, Patterns patterns, b
     for (const WeekQuestion* question : questions) text.headings.push_back(std::string(question->heading) + ":");
     text.given = given_text(week, expander);
     Document document;
+    document.careless = write_carelessly(text, expander, draw);
     document.messages = problem_messages(text, expander, draw.random, thinking);
     if (patterns == Patterns::kHeldOut && !expander.used_held_out()) return std::nullopt;
     document.patterns = expander.used_patterns();
