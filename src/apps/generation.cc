@@ -57,17 +57,19 @@ class AnswerRun {
 
   Result<Answer> run(Request request) {
     const Clock::time_point begin = Clock::now();
-    Clock::time_point first_token = begin;
+    Clock::time_point first_token = begin, last_event = begin;
     QN_TRY(const RequestId request_id, engine_.submit(std::move(request)));
     while (!engine_.idle()) {
       const bool had_tokens = !answer_.token_ids.empty();
-      for (const Event& event : engine_.step()) QN_RETURN_IF_ERROR(take(event));
-      if (!had_tokens && !answer_.token_ids.empty()) first_token = Clock::now();
+      const std::vector<Event>& events = engine_.step();
+      for (const Event& event : events) QN_RETURN_IF_ERROR(take(event));
+      if (!events.empty()) last_event = Clock::now();
+      if (!had_tokens && !answer_.token_ids.empty()) first_token = last_event;
       if (interrupted() || text_.stopped() || !shown_.ok()) engine_.cancel(request_id);
     }
-    if (answer_.token_ids.empty()) first_token = Clock::now();
+    if (answer_.token_ids.empty()) first_token = last_event;
     answer_.prompt_s = seconds_between(begin, first_token);
-    answer_.decode_s = seconds_between(first_token, Clock::now());
+    answer_.decode_s = seconds_between(first_token, last_event);
     show(text_.finish());
     QN_RETURN_IF_ERROR(shown_);
     return std::move(answer_);

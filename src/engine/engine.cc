@@ -64,7 +64,9 @@ Engine::Engine(const Qwen3Next& model, const Ops& ops, const EngineConfig& confi
   running_.reserve(config.num_sequences);
   batch_spans_.reserve(config.num_sequences);
   step_rows_.reserve(config.num_sequences);
-  batch_tokens_.reserve(config.num_sequences * (1 + config.max_drafts) + config.prefill_chunk_tokens);
+  const std::size_t max_rows = config.num_sequences * (1 + config.max_drafts) + config.prefill_chunk_tokens;
+  batch_tokens_.reserve(max_rows);
+  if (config.max_drafts > 0) hidden_.reserve(max_rows * model.config().D);
 }
 
 Result<RequestId> Engine::submit(Request request) {
@@ -95,8 +97,9 @@ void Engine::cancel(RequestId request_id) {
 }
 
 const std::vector<Event>& Engine::step() {
-  const auto start = std::chrono::steady_clock::now();
   events_.clear();
+  const double follow_up_s = follow_up();
+  const auto start = std::chrono::steady_clock::now();
   end_unwanted();
   choose_entrants();
   free_pages();
@@ -105,7 +108,7 @@ const std::vector<Event>& Engine::step() {
   if (!plan.rows.empty()) {
     StepTime time = run(plan.rows);
     time.total_s = seconds_since(start);
-    count(time);
+    count(time, follow_up_s);
   }
   if (plan.exhausted_sequence_idx) {
     end_sequence(*running_[*plan.exhausted_sequence_idx],
@@ -114,9 +117,24 @@ const std::vector<Event>& Engine::step() {
                                        "once, or give the cache more pages",
                                        kv_.num_pages())});
   }
-  drop_finished();
   if (kPoison && idle()) check_integrity();
   return events_;
+}
+
+// What the last step left to do: nobody waits for it, so that step's tokens went out first. Returns the seconds, which
+// are of that step.
+double Engine::follow_up() {
+  const auto start = std::chrono::steady_clock::now();
+  StepTime& sum = last_has_prompt_ ? stats_.prefill : stats_.decode;
+  if (config_.max_drafts > 0 && !step_rows_.empty()) {
+    const TimeAdder adder(sum.model_s);
+    draft();
+  }
+  step_rows_.clear();
+  drop_finished();
+  const double seconds = seconds_since(start);
+  sum.total_s += seconds;
+  return seconds;
 }
 
 void Engine::end_unwanted() {
@@ -212,6 +230,11 @@ void Engine::free_pages() {
     num_wanted += num_entrant_pages(*waiting_[i]);
     prefixes_.free_pages(num_wanted);
   }
+  // Prefixes that share all their pages with each other keep them until one is given up for nothing. Where nobody runs,
+  // whose end would make room, somebody has to get in.
+  while (running_.empty() && !entrants_.empty() &&
+         num_entrant_pages(*waiting_[entrants_.front()]) > kv_.num_free_pages() && prefixes_.give_up_one()) {
+  }
 }
 
 StepPlan Engine::make_plan() const {
@@ -287,14 +310,13 @@ StepTime Engine::run(std::span<const PlannedRows> rows) {
       logits = logits.slice(0, num_rows, logits.dim(0));
     }
   }
-  if (config_.max_drafts > 0) timed([&] { draft(hidden); });
+  if (config_.max_drafts > 0) hidden_.assign(hidden.data(), hidden.data() + hidden.num_elements());
   return time;
 }
 
 Batch Engine::make_batch(std::span<const PlannedRows> rows) {
   batch_tokens_.clear();
   batch_spans_.clear();
-  step_rows_.clear();
   for (const PlannedRows& planned : rows) {
     Sequence& sequence = *running_[planned.sequence_idx];
     const std::size_t first_position = sequence.kv.num_tokens;
@@ -462,15 +484,18 @@ std::size_t Engine::num_drafts_wanted(const Sequence& sequence, std::size_t dept
   return std::min(depth, num_left - 1);
 }
 
-// What the next step's rows will guess. Sequences that ended are brought up to date, for prompts that go on from them.
-void Engine::draft(View<const float> hidden) {
+// What this step's rows will guess. Sequences that ended are brought up to date, for prompts that go on from them.
+void Engine::draft() {
+  const std::size_t D = model_.config().D;
   std::size_t num_decoding = 0;
   for (const auto& sequence : running_) num_decoding += !sequence->finished && sequence->decodes() ? 1 : 0;
-  depth_ = num_decoding == 0 ? 0 : config_.adapts_drafts ? draft_depth_.choose(num_decoding) : config_.max_drafts;
+  const std::size_t depth = num_decoding == 0       ? 0
+                            : config_.adapts_drafts ? draft_depth_.choose(num_decoding)
+                                                    : config_.max_drafts;
   draft_rows_.clear();
   for (const StepRows& step : step_rows_) {
     Sequence& sequence = *step.sequence;
-    std::size_t num_drafts = num_drafts_wanted(sequence, depth_);
+    std::size_t num_drafts = num_drafts_wanted(sequence, depth);
     if (num_drafts > 0 && !kv_.try_reserve(sequence.kv, sequence.kv.num_tokens + num_drafts)) num_drafts = 0;
     // The token after the last row is not there when it could not be drawn.
     const std::size_t num_known = sequence.tokens.size() - 1 - step.first_position;
@@ -479,14 +504,14 @@ void Engine::draft(View<const float> hidden) {
                            .tokens = sequence.tokens,
                            .kv = &sequence.kv,
                            .first_position = step.first_position,
-                           .hidden = hidden.slice(0, step.rows.begin, step.rows.begin + num_rows),
+                           .hidden = {hidden_.data() + step.rows.begin * D, {num_rows, D}},
                            .is_prompt = step.is_prefill || sequence.finished,
                            .num_drafts = num_drafts});
   }
   drafter_.run(scratch_, kv_.store(), draft_rows_);
 }
 
-void Engine::count(const StepTime& time) {
+void Engine::count(const StepTime& time, double follow_up_s) {
   std::size_t num_prefill_tokens = 0, num_decode_tokens = 0, num_decoding = 0;
   const std::size_t depth = step_rows_.front().rows.count() - 1;
   bool are_alike = true;
@@ -497,13 +522,16 @@ void Engine::count(const StepTime& time) {
   }
   stats_.num_prefill_tokens += num_prefill_tokens;
   stats_.num_decode_tokens += num_decode_tokens;
-  StepTime& sum = num_prefill_tokens > 0 ? stats_.prefill : stats_.decode;
+  last_has_prompt_ = num_prefill_tokens > 0;
+  StepTime& sum = last_has_prompt_ ? stats_.prefill : stats_.decode;
   sum.total_s += time.total_s;
   sum.model_s += time.model_s;
-  // Steps can be compared that ran as many guesses for everyone as they then made for the next one.
-  if (config_.max_drafts > 0 && num_prefill_tokens == 0 && are_alike && depth == depth_) {
-    draft_depth_.record_step(num_decoding, depth, time.total_s);
-  }
+  // Guesses cost what they take to make, too, which follows up the step before. So steps can be compared that had one
+  // alike before them, of which no sequence ended and left its rows to be caught up with.
+  const bool are_decoding = !last_has_prompt_ && are_alike;
+  if (are_decoding && depth == last_depth_) draft_depth_.record_step(num_decoding, depth, follow_up_s + time.total_s);
+  const bool has_ended = std::ranges::any_of(step_rows_, [](const StepRows& step) { return step.sequence->finished; });
+  last_depth_ = are_decoding && !has_ended ? std::optional(depth) : std::nullopt;
 }
 
 void Engine::emit_finish(const Sequence& sequence, FinishEvent finish) {

@@ -65,7 +65,8 @@ class Engine {
   void cancel(RequestId request_id);
 
   // Runs one batch; nothing when idle. Returns what came of it: each accepted request gets its tokens in order, then
-  // exactly one FinishEvent. Valid until the next call.
+  // exactly one FinishEvent. Valid until the next call. What a step leaves to do (guesses; memory of who has ended) the
+  // next one does first, so that no token waits for it: idle() is true after that.
   const std::vector<Event>& step();
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -136,6 +137,7 @@ class Engine {
   void free_pages();
   StepPlan make_plan() const;
   void admit(std::size_t num_admitted);
+  double follow_up();
   StepTime run(std::span<const PlannedRows> rows);
   std::optional<StateCheckpoint> plan_checkpoint(Sequence& sequence, std::size_t num_rows);
   void keep_checkpoints();
@@ -145,8 +147,8 @@ class Engine {
   void accept_rows(StepRows& step, View<const float> logits);
   void accept_token(Sequence& sequence, std::span<const float> logits);
   std::size_t num_drafts_wanted(const Sequence& sequence, std::size_t depth) const;
-  void draft(View<const float> hidden);
-  void count(const StepTime& time);
+  void draft();
+  void count(const StepTime& time, double follow_up_s);
   void end_sequence(Sequence& sequence, FinishEvent finish);
   void emit_finish(const Sequence& sequence, FinishEvent finish);
   void release(Sequence& sequence);
@@ -168,11 +170,13 @@ class Engine {
   std::vector<TokenId> batch_tokens_;
   std::vector<SequenceSpan> batch_spans_;
   std::vector<std::uint32_t> allowed_;  // of one draw: a bit for each token
-  std::vector<StepRows> step_rows_;
+  std::vector<StepRows> step_rows_;     // of this step, until the next one has followed it up
+  std::vector<float> hidden_;           // [T, D] the trunk's outputs at these rows, where something is guessed
   std::vector<DraftRows> draft_rows_;
   Drafter drafter_;
   DraftDepth draft_depth_;
-  std::size_t depth_ = 0;  // of the guesses that the next step runs
+  bool last_has_prompt_ = false;           // the last step had prompt tokens among its rows
+  std::optional<std::size_t> last_depth_;  // of the last step's guesses, if a step can be compared with it
   std::uint32_t next_request_id_ = 0;
   EngineStats stats_;
 };

@@ -168,6 +168,17 @@ TEST_F(EngineDraftTest, AConversationKeepsItsGuessesGood) {
   }
 }
 
+// The block catches up with an answer's last tokens, for prompts that go on from it, when the answer is out.
+TEST_F(EngineDraftTest, AnAnswersEndWaitsForNoBlock) {
+  const auto engine = agreeing_.make_engine({.max_drafts = 2});
+  const RequestId id = submit(*engine, greedy_request(agreeing_.prompt(100), 20));
+  Answers answers;
+  while (!answers[id.value].finish) step_into(answers, *engine);
+  EXPECT_FALSE(engine->idle());
+  EXPECT_TRUE(engine->step().empty());
+  EXPECT_TRUE(engine->idle());
+}
+
 TEST(EngineDraft, NeedsAnMtpBlock) {
   const TinyModel tiny("dense-tiny");
   const auto engine = Engine::make(tiny.model(), tiny.ops(), {.context_tokens = 64, .max_drafts = 1});

@@ -64,6 +64,24 @@ TEST(EngineLimits, ADeadlineEndsAnAnswerWithWhatThereIs) {
   expect_same(answers[other_id.value], run_alone(tiny(), other));
 }
 
+// A prompt that goes on from an answer, and ends in the page of its last checkpoint before it says more than one token,
+// leaves two prefixes that share all their pages.
+TEST(EngineLimits, PrefixesThatShareAllTheirPagesGiveWay) {
+  const auto engine = tiny().make_engine({.context_tokens = 256, .num_sequences = 1, .num_kept_prefixes = 4});
+  Answers answers;
+  std::vector<TokenId> talk = tiny().prompt(70, 1);
+  const RequestId first = submit(*engine, greedy_request(talk, 8));
+  while (!engine->idle()) step_into(answers, *engine);
+  for (const std::vector<TokenId>& more : {answers[first.value].tokens, tiny().prompt(73, 2)}) {
+    talk.insert(talk.end(), more.begin(), more.end());
+  }
+  submit(*engine, greedy_request(talk, 1));
+  while (!engine->idle()) step_into(answers, *engine);
+  const RequestId other = submit(*engine, greedy_request(tiny().prompt(100, 3), 2));
+  for (int i = 0; i < 10 && !engine->idle(); ++i) step_into(answers, *engine);
+  EXPECT_TRUE(answers[other.value].finish.has_value());
+}
+
 // Ten pages of 16; each request needs five or more for its prompt alone: two run, the third waits, none is lost.
 TEST(EngineLimits, ARequestLongerThanTheFreePagesWaits) {
   const EngineConfig config{.context_tokens = 160, .num_sequences = 4, .page_tokens = 16, .num_pages = 10};
