@@ -77,6 +77,7 @@ Result<ServedModel> served_model(const ServeOptions& options, const TextFiles& f
                   .stop_token_ids = files.generation.stop_token_ids,
                   .vocabulary_tokens = config.V,
                   .context_tokens = context_tokens,
+                  .max_answers = options.server.max_requests,
                   .created_s = std::chrono::duration_cast<std::chrono::seconds>(now).count()};
   // A tokenizer may know more tokens than the model has rows for.
   std::erase_if(out.stop_token_ids, [&](TokenId id) { return static_cast<std::size_t>(id) >= config.V; });
@@ -198,7 +199,7 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--port", options.server.port, "Port to listen at; 0: any that is free (default: 8080)")
       ->check(CLI::Range(0, 65535))
       ->type_name("N");
-  command.add_option("--name", options.name, "What clients call the model (default: the file's or folder's name)")
+  command.add_option("--name", options.name, "What clients call the model (default: the file's or folder's name; OWNER/NAME of a pulled one)")
       ->type_name("NAME");
   command.add_option("--alias", options.aliases, "Another name for it; may be given several times")
       ->expected(1)
@@ -262,7 +263,8 @@ void add_serve_command(CLI::App& root, Action& action) {
       "Examples:\n"
       "  qnext serve model.gguf\n"
       "  qnext serve model.gguf --port 9000 --parallel 8 --context 32K --api-key-file keys.txt\n"
-      "  curl http://127.0.0.1:8080/v1/chat/completions -d '{\"model\": \"model\", \"messages\": [{\"role\": \"user\", "
+      "  curl http://127.0.0.1:8080/v1/chat/completions --json '{\"model\": \"model\", \"messages\": [{\"role\": "
+      "\"user\", "
       "\"content\": \"Hi\"}]}'");
   command.callback([options, &action] { action = [options] { return serve(*options); }; });
 }

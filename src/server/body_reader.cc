@@ -3,15 +3,21 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <vector>
 
 namespace qnext {
 namespace {
 
 constexpr std::size_t kMaxDepth = 64;
+constexpr std::size_t kMaxItems = 1024;  // of an object: each is looked for among those before it
 
-// How deep brackets nest, outside of strings; parsing never starts on what is too deep.
-std::size_t depth_of(const std::string& text) {
-  std::size_t depth = 0, deepest = 0;
+// Why parsing should not start, if so: brackets that nest too deep, an object that has too many items.
+std::optional<std::string> find_excess(const std::string& text) {
+  struct Open {
+    bool is_object;
+    std::size_t num_items;
+  };
+  std::vector<Open> open;
   bool in_string = false;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -21,12 +27,15 @@ std::size_t depth_of(const std::string& text) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if ((c == '}' || c == ']') && depth > 0) {
-      --depth;
+      if (open.size() == kMaxDepth) return fmt::format("The body nests deeper than {} levels.", kMaxDepth);
+      open.push_back({c == '{', 1});
+    } else if ((c == '}' || c == ']') && !open.empty()) {
+      open.pop_back();
+    } else if (c == ',' && !open.empty() && ++open.back().num_items > kMaxItems && open.back().is_object) {
+      return fmt::format("An object of the body has more than {} items.", kMaxItems);
     }
   }
-  return deepest;
+  return std::nullopt;
 }
 
 std::string shown(const Json& value) {
@@ -51,9 +60,7 @@ std::optional<std::int64_t> exact_integer(const Json& value) {
 }  // namespace
 
 ParsedBody parse_body(const std::string& text) {
-  if (depth_of(text) > kMaxDepth) {
-    return {{}, ApiError{.message = fmt::format("The body nests deeper than {} levels.", kMaxDepth)}};
-  }
+  if (auto excess = find_excess(text)) return {{}, ApiError{.message = *std::move(excess)}};
   try {
     ParsedBody out{.json = Json::parse(text)};
     if (!out.json.is_object()) out.error = ApiError{.message = "The body must be a JSON object."};

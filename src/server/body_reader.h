@@ -9,7 +9,7 @@
 
 namespace qnext {
 
-// `text` as JSON. Errors (400): not JSON, not an object, nested deeper than 64.
+// `text` as JSON. Errors (400): not JSON, not an object, nested deeper than 64, an object of more than 1,024 items.
 struct ParsedBody {
   Json json;
   std::optional<ApiError> error = {};

@@ -1,5 +1,6 @@
 #include "server/body_reader.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +9,16 @@ namespace {
 
 using testing::HasSubstr;
 
+std::string object_of(int num_items) {
+  std::string out = R"({"list": [0)";
+  for (int i = 0; i < 3000; ++i) out += ",0";
+  out += "]";
+  for (int i = 1; i < num_items; ++i) out += fmt::format(R"(,"{}": ",,,")", i);
+  return out + "}";
+}
+
 TEST(ParseBody, SaysWhatIsWrong) {
+  EXPECT_FALSE(parse_body(object_of(1024)).error);
   EXPECT_FALSE(parse_body(R"({"a": [1, "]]]]"]})").error);
   for (const auto& [text, says] : std::vector<std::pair<std::string, std::string>>{
            {"", "not JSON"},
@@ -16,6 +26,7 @@ TEST(ParseBody, SaysWhatIsWrong) {
            {"{\"a\": \"\xff\"}", "not JSON"},
            {"{\"a\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}", "deeper than 64"},
            {std::string(1'000'000, '{'), "deeper than 64"},
+           {object_of(1025), "more than 1024 items"},
            {"{\"a\": NaN}", "not JSON"},
            {"{\"a\": 1e999}", "not JSON"}}) {
     const ParsedBody body = parse_body(text);

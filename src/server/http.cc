@@ -9,6 +9,7 @@
 
 #include <poll.h>
 
+#include <charconv>
 #include <memory>
 #include <sstream>
 
@@ -38,8 +39,19 @@ ApiError read_error(error_code problem, const HttpLimits& limits) {
 
 using Parser = http::request_parser<http::string_body>;
 
-std::string chunk_of(std::string_view text) {
-  return fmt::format("{:x}\r\n{}\r\n", text.size(), text);
+// %2F -> /. What is no such code stays.
+std::string percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    unsigned code = 0;
+    const char* const end = text.data() + std::min(i + 3, text.size());
+    const bool is_code =
+        text[i] == '%' && i + 2 < text.size() &&
+        std::from_chars(text.data() + i + 1, end, code, 16) == std::from_chars_result{end, std::errc()};
+    out += is_code ? static_cast<char>(code) : text[i];
+    if (is_code) i += 2;
+  }
+  return out;
 }
 
 // What `buffer` holds, and then what comes, until the header or all of a request is there.
@@ -74,8 +86,9 @@ std::string header_bytes(const Response& response) {
   return out.str();
 }
 
-// Whether the other side will send no more, even where bytes of it wait to be read.
+// Whether the other side will send no more, even where bytes of it wait to be read; or this side has closed.
 bool has_closed(tcp::socket& socket) {
+  if (!socket.is_open()) return true;
   pollfd entry{.fd = socket.native_handle(), .events = POLLRDHUP, .revents = 0};
   return ::poll(&entry, 1, 0) > 0;
 }
@@ -85,8 +98,12 @@ bool has_closed(tcp::socket& socket) {
 // ---- One answer ----
 
 std::string HttpExchange::path() const {
-  const std::string target(request_.target());
-  return target.substr(0, target.find('?'));
+  const std::string_view target(request_.target());
+  return percent_decoded(target.substr(0, target.find('?')));
+}
+
+std::string HttpExchange::framed(std::string_view text) const {
+  return is_chunked() ? fmt::format("{:x}\r\n{}\r\n", text.size(), text) : std::string(text);
 }
 
 template <class Response>
@@ -121,17 +138,18 @@ asio::awaitable<void> HttpExchange::begin_stream() {
   http::response<http::empty_body> response(http::status::ok, request_.version());
   response.set(http::field::content_type, "text/event-stream");
   response.set(http::field::cache_control, "no-cache");
+  if (!is_chunked()) close();  // which is how the end is told then
   add_headers(response);
-  response.chunked(true);
+  response.chunked(is_chunked());
   co_await write_or_throw(header_bytes(response));
 }
 
 asio::awaitable<void> HttpExchange::send_event(std::string text) {
-  co_await write_or_throw(chunk_of(text));
+  co_await write_or_throw(framed(text));
 }
 
 asio::awaitable<void> HttpExchange::end_stream(std::string text) {
-  co_await write_or_throw(chunk_of(text) + "0\r\n\r\n");
+  co_await write_or_throw(framed(text) + (is_chunked() ? "0\r\n\r\n" : ""));
 }
 
 asio::awaitable<void> HttpExchange::write_or_throw(std::string bytes) {
@@ -188,15 +206,16 @@ asio::awaitable<void> HttpServer::accept() {
       co_await pause.async_wait(kNoThrow);
       continue;
     }
-    if (num_connections_ >= limits_.connections) continue;  // closed at once
+    if (*num_connections_ >= limits_.connections) continue;  // closed at once
     asio::co_spawn(io_, serve(std::move(socket)), asio::detached);
   }
 }
 
 asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
-  ++num_connections_;
-  const auto leave = [](HttpServer* server) { --server->num_connections_; };
-  const std::unique_ptr<HttpServer, decltype(leave)> here(this, leave);
+  const std::shared_ptr<std::size_t> count = num_connections_;  // this may be gone when io goes, and with it what waits
+  ++*count;
+  const auto leave = [](std::size_t* connections) { --*connections; };
+  const std::unique_ptr<std::size_t, decltype(leave)> here(count.get(), leave);
   try {
     socket.set_option(tcp::no_delay(true));
     Connection connection(std::move(socket), tls_.get());

@@ -11,7 +11,9 @@
 
 #include <chrono>
 #include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "server/api_error.h"
@@ -37,13 +39,13 @@ class HttpExchange {
       : connection_(connection), request_(request), limits_(limits) {}
 
   const HttpRequest& request() const { return request_; }
-  std::string path() const;  // without ?query
+  std::string path() const;  // without ?query, percent codes decoded
 
   boost::asio::awaitable<void> send(unsigned status, std::string type, std::string body);
   boost::asio::awaitable<void> send_json(const Json& json) { return send(200, "application/json", json_text(json)); }
   boost::asio::awaitable<void> send_error(const ApiError& error);
 
-  // Server-sent events, chunked. Each call writes what it is given.
+  // Server-sent events, chunked (but for HTTP/1.0, which ends with the connection). Each call writes what it is given.
   boost::asio::awaitable<void> begin_stream();
   boost::asio::awaitable<void> send_event(std::string text);  // "data: {...}\n\n" or ": comment\n\n"
   // The last event goes out together with the end: a client that hangs up on "[DONE]" has had all of it.
@@ -60,6 +62,8 @@ class HttpExchange {
   void add_header(std::string name, std::string value) { headers_.emplace_back(std::move(name), std::move(value)); }
 
  private:
+  bool is_chunked() const { return request_.version() >= 11; }
+  std::string framed(std::string_view text) const;
   boost::asio::awaitable<void> write_or_throw(std::string bytes);
   template <class Response>
   void add_headers(Response& response) const;
@@ -85,7 +89,7 @@ class HttpServer {
 
   // No new connections; those that are there end with their next answer.
   void drain();
-  std::size_t num_connections() const { return num_connections_; }
+  std::size_t num_connections() const { return *num_connections_; }
 
  private:
   boost::asio::awaitable<void> accept();
@@ -99,7 +103,7 @@ class HttpServer {
   HttpHandler handler_;
   boost::asio::ip::tcp::acceptor acceptor_;
   std::uint16_t port_ = 0;
-  std::size_t num_connections_ = 0;
+  std::shared_ptr<std::size_t> num_connections_ = std::make_shared<std::size_t>(0);
   bool draining_ = false;
 };
 

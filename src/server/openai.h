@@ -29,7 +29,8 @@ struct ServedModel {
   std::vector<TokenId> stop_token_ids;
   std::size_t vocabulary_tokens = 0;
   std::size_t context_tokens = 0;
-  std::int64_t created_s = 0;  // Unix time
+  std::size_t max_answers = 260;  // of one request: as many as the server holds
+  std::int64_t created_s = 0;     // Unix time
   std::shared_ptr<AnswerGrammars> grammars = {};
 };
 

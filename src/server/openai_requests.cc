@@ -189,6 +189,12 @@ Result<std::shared_ptr<TokenConstraint>> make_constraint(const Common& common, A
   return model.grammars->make(common.grammar, thinking);
 }
 
+std::optional<ApiError> check_num_answers(std::size_t count, const ServedModel& model) {
+  if (count <= model.max_answers) return std::nullopt;
+  return bad_value(
+      "n", fmt::format("This asks for {} answers at once; the server holds at most {}.", count, model.max_answers));
+}
+
 // Answers to one prompt, `num_answers` of them, with seeds one after the other.
 std::optional<ApiError> add_answers(PreparedRequest& out, std::vector<TokenId> prompt, const Common& common,
                                     const PreparedAnswer& like, const ServedModel& model, const std::string& param) {
@@ -476,6 +482,7 @@ Prepared prepare_chat(const Json& json, const ServedModel& model) {
   auto ids = model.tokenizer.encode(prompt);
   if (!ids.ok()) return bad_value("messages", ids.message());
   like.parts = opens_reasoning(prompt) ? AnswerParts::kStartsInReasoning : AnswerParts::kReasoningFirst;
+  if (const auto error = check_num_answers(static_cast<std::size_t>(common.num_answers), model)) return *error;
   PreparedRequest out{.is_chat = true, .stream = common.stream, .include_usage = common.include_usage};
   if (const auto error = add_answers(out, std::move(ids).value(), common, like, model, "messages")) return *error;
   return out;
@@ -503,6 +510,9 @@ Prepared prepare_completion(const Json& json, const ServedModel& model) {
   if (const auto* error = std::get_if<ApiError>(&prompts)) return *error;
   PreparedRequest out{.is_chat = false, .stream = common.stream, .include_usage = common.include_usage};
   const auto& ids = std::get<0>(prompts);
+  if (const auto error = check_num_answers(ids.size() * static_cast<std::size_t>(common.num_answers), model)) {
+    return *error;
+  }
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (echo) like.echo = texts[i];
     if (const auto error = add_answers(out, ids[i], common, like, model, "prompt")) return *error;

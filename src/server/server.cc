@@ -41,10 +41,6 @@ ApiError queue_full() {
           .code = "queue_full",
           .retry_after_s = 5};
 }
-ApiError too_many_answers(std::size_t count, std::size_t limit) {
-  return {.message = fmt::format("This asks for {} answers at once; the server holds at most {}.", count, limit),
-          .param = "n"};
-}
 Usage usage_of(const PreparedRequest& request, const Generation& generation) {
   return {.prompt_tokens = request.num_prompt_tokens,
           .completion_tokens = generation.num_new_tokens(),
@@ -118,14 +114,17 @@ Awaitable Server::watch(std::function<bool()> should_stop) {
   draining_ = true;
   http_.drain();
   const auto end = Clock::now() + config_.drain;
-  while (engine_.load().num_requests > 0 && Clock::now() < end) co_await pause();
-  co_await pause();  // the last answers are being written
+  while (num_handled_ > 0 && Clock::now() < end) co_await pause();
+  co_await pause();  // connections say goodbye
   io_.stop();
 }
 
 // ---- One request ----
 
 Awaitable Server::handle(HttpExchange& exchange) {
+  ++num_handled_;
+  const auto leave = [](std::size_t* num_handled) { --*num_handled; };
+  const std::unique_ptr<std::size_t, decltype(leave)> here(&num_handled_, leave);
   RequestLog log;
   log.id = fmt::format("{:x}-{}", static_cast<std::uint32_t>(unix_time_s()), next_id_++);
   log.route = route_name(exchange.path());
@@ -288,10 +287,6 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
 Awaitable Server::answer_generation(HttpExchange& exchange, PreparedRequest request, RequestLog& log) {
   using namespace asio::experimental::awaitable_operators;  // NOLINT: ||
   log.prompt_tokens = request.num_prompt_tokens;
-  if (request.answers.size() > config_.max_requests) {
-    co_await exchange.send_error(too_many_answers(request.answers.size(), config_.max_requests));
-    co_return;
-  }
   if (config_.deadline) {
     for (PreparedAnswer& answer : request.answers) answer.request.deadline = Clock::now() + *config_.deadline;
   }

@@ -86,6 +86,7 @@ class Server {
   std::function<void(const RequestLog&)> log_;
   Metrics metrics_;
   EngineThread engine_;  // stopped before io_ goes, and there until its last coroutine, which may cancel, has gone
+  std::size_t num_handled_ = 0;  // requests whose answer is not written yet
   boost::asio::io_context io_{1};
   HttpServer http_;
   boost::asio::io_context prepare_io_{1};  // bodies are made into requests here; coroutines of io_ may wait in it

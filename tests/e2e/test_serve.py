@@ -282,6 +282,22 @@ class Chat(Case):
         self.assertEqual(status, 200)
 
 
+    def test_an_old_client_gets_its_stream_unframed(self):
+        body = json.dumps({"model": MODEL, "messages": HI, "max_tokens": 4, "stream": True})
+        with contextlib.closing(socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S)) as peer:
+            peer.sendall(f"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            head, _, events = b"".join(iter(lambda: peer.recv(1 << 16), b"")).partition(b"\r\n\r\n")
+        self.assertNotIn(b"chunked", head)
+        lines = events.decode().strip().split("\n\n")
+        self.assertEqual(lines.pop(), "data: [DONE]")
+        for line in lines:
+            self.assertEqual(json.loads(line.removeprefix("data: "))["object"], "chat.completion.chunk")
+
+    def test_too_many_answers_are_refused_before_they_are_made(self):
+        body = {"model": MODEL, "prompt": [[1] * 300] * 128, "n": 128, "max_tokens": 1}
+        with self.assertRaisesRegex(openai.BadRequestError, "16384 answers at once"):
+            self.api.completions.create(**body)
+
     def test_chunks(self):
         """A body in chunks, cut anywhere, is a body; one that is none is refused before it fills the memory."""
         head = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -479,7 +495,8 @@ class Life(Case):
         keys.write_text("first\r\nsecond\n")
         with Server("--api-key-file", keys, "--api-key", "third", "--name", "Qwen/X", "--alias", "x", "--cors", "*") as server:
             for key in ("first", "second", "third"):
-                self.assertEqual(server.client(key).models.retrieve("x").id, "Qwen/X")
+                for name in ("x", "Qwen/X"):  # the client writes %2F
+                    self.assertEqual(server.client(key).models.retrieve(name).id, "Qwen/X")
             for key in ("firs", "first ", "", "sEcond"):
                 with self.assertRaises((openai.AuthenticationError, openai.OpenAIError)):
                     server.client(key).models.list()
@@ -686,6 +703,16 @@ class Life(Case):
             self.assertRegex(log, r"request id=\S+ route=/v1/chat/completions status=200 prompt_tokens=\d+ cached_tokens=0 new_tokens=400 ")
             self.assertNotIn("Hi", log)
             self.assertTrue(log.endswith("stopped\n"))
+
+    def test_a_request_that_is_being_read_is_answered_before_the_server_ends(self):
+        with Server("--context", 65536) as server:
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                body = json.dumps({"content": "one two three " * 1_100_000})  # more than a second of a tokenizer's work
+                answer = pool.submit(server.raw, "POST", "/tokenize", body)
+                time.sleep(1)
+                server.process.send_signal(signal.SIGTERM)
+                self.assertEqual(answer.result()[0], 200)
+            self.assertEqual(server.wait()[0], 0)
 
     def test_an_end_that_does_not_wait(self):
         with Server("--drain", 0, "--parallel", 2) as server:
