@@ -199,7 +199,9 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
   command.add_option("--port", options.server.port, "Port to listen at; 0: any that is free (default: 8080)")
       ->check(CLI::Range(0, 65535))
       ->type_name("N");
-  command.add_option("--name", options.name, "What clients call the model (default: the file's or folder's name; OWNER/NAME of a pulled one)")
+  command
+      .add_option("--name", options.name,
+                  "What clients call the model (default: the file's or folder's name; OWNER/NAME of a pulled one)")
       ->type_name("NAME");
   command.add_option("--alias", options.aliases, "Another name for it; may be given several times")
       ->expected(1)

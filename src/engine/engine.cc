@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/cpu.h"
+#include "engine/time_adder.h"
 #include "tensor/checked_file.h"
 
 namespace qnext {
@@ -13,23 +14,6 @@ namespace {
 // On its way through a prompt a sequence's state is kept every so many tokens, for prompts that part from it midway.
 constexpr std::size_t kCheckpointTokens = 512;
 static_assert(kCheckpointTokens % kDeltaChunk == 0, "cuts must not show in the results");
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// Adds the time until it goes to a sum.
-class TimeAdder {
- public:
-  explicit TimeAdder(double& sum_s) : sum_s_(sum_s) {}
-  ~TimeAdder() { sum_s_ += seconds_since(start_); }
-  TimeAdder(const TimeAdder&) = delete;
-  TimeAdder& operator=(const TimeAdder&) = delete;
-
- private:
-  double& sum_s_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 }  // namespace
 

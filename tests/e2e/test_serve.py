@@ -705,7 +705,7 @@ class Life(Case):
             self.assertTrue(log.endswith("stopped\n"))
 
     def test_a_request_that_is_being_read_is_answered_before_the_server_ends(self):
-        with Server("--context", 65536) as server:
+        with Server() as server:
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 body = json.dumps({"content": "one two three " * 1_100_000})  # more than a second of a tokenizer's work
                 answer = pool.submit(server.raw, "POST", "/tokenize", body)
