@@ -71,17 +71,15 @@ std::string with_words_left_out(std::string_view text, const Words& kept, Random
 }
 
 // Each part below its heading, which says what the part is about before it is worked out: its steps, and its answer at
-// once, so that nothing has to be looked up again at the end. Thoughts say the question again first.
-enum class Detail { kAnswers, kSteps, kQuestionsAndSteps };
-std::string parts_text(const ProblemText& text, std::size_t style, Detail detail) {
+// once, so that nothing has to be looked up again at the end.
+std::string parts_text(const ProblemText& text, std::size_t style, bool steps) {
   std::string out;
   for (std::size_t part = 0; part < text.worked.size(); ++part) {
     const Worked& worked = text.worked[part];
     if (part > 0) out += "\n";
     if (text.worked.size() > 1) out += label(style, part) + " ";
-    if (detail == Detail::kQuestionsAndSteps) out += "Asked: " + text.questions[part] + "\n";
     out += capitalised(text.headings[part]) + "\n";
-    if (detail != Detail::kAnswers) {
+    if (steps) {
       for (const std::string& step : worked.steps) out += capitalised(step) + "\n";
     }
     out += "Answer: **" + capitalised(worked.answer) + "**";
@@ -99,20 +97,17 @@ bool write_carelessly(ProblemText& text, const Expander& expander, const Draw& d
     for_each_word(expander.text_of(name), [&](const std::string& word, std::size_t) { kept.insert(word); });
   }
   text.setting = with_words_left_out(text.setting, kept, draw.random);
-  for (const std::string& question : text.questions) {
-    text.written.push_back(with_words_left_out(question, kept, draw.random));
-  }
+  for (std::string& question : text.questions) question = with_words_left_out(question, kept, draw.random);
   return true;
 }
 
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking) {
   const std::size_t style = random.below(3);
-  std::string reply = parts_text(text, style, thinking ? Detail::kAnswers : Detail::kSteps);
+  std::string reply = parts_text(text, style, /*steps=*/!thinking);
   if (thinking) {
-    reply = "<think>\n" + text.given + parts_text(text, style, Detail::kQuestionsAndSteps) + "\n</think>\n\n" + reply;
+    reply = "<think>\n" + text.given + parts_text(text, style, /*steps=*/true) + "\n</think>\n\n" + reply;
   }
-  const std::vector<std::string>& written = text.written.empty() ? text.questions : text.written;
-  return {{"user", asked_text(expander, text.setting, written, style, random.one_in(2))}, {"assistant", reply}};
+  return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
 }
 
 std::string given_line(std::string_view what, const Expander& expander,

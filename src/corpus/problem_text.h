@@ -25,20 +25,18 @@ struct Worked {
 struct ProblemText {
   std::string setting;
   std::vector<std::string> questions;  // as sentences
-  std::vector<std::string> written;    // the same as the user writes them; empty: just so
   std::vector<std::string> headings;   // of the answer's parts: "hours in all:"
   std::vector<Worked> worked;          // by question
   std::string given;                   // what a thinking answer writes down first, lines
 };
 
-// Every second text of the training split loses a word in ten of its setting and of its questions as written, though no
-// number and no word that names a type: a reader that needs every single word of a question does not understand it when
-// it comes in new ones (word dropout, Iyyer et al. 2015). Whether it did.
+// Every second text of the training split loses a word in ten of its setting and of its questions, though no number and
+// no word that names a type: a reader that needs every single word of a question does not understand it when it comes
+// in new ones (word dropout, Iyyer et al. 2015). Returns whether it did.
 bool write_carelessly(ProblemText& text, const Expander& expander, const Draw& draw);
 
 // The question, its parts labelled in one of three styles, in a line or in lines; and the answer: below each part's
-// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that, each part's question said
-// again above its heading; then headings and answers.
+// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that; then headings and answers.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
 
 // A line of what is given, of each of three types: "Units: A 300, B 200, C 120."
