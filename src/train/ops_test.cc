@@ -181,7 +181,8 @@ TEST_P(OpsTest, DeltaRule) {
 }
 
 // The solve's hardest case: every token writes where the last one wrote. The terms that sum to the decays' gradient
-// then nearly cancel: over 20 seeds its error was 2e-5 to 2e-4 of its largest value, and those of all else at most 2e-6.
+// then nearly cancel: over 20 seeds its error was 2e-5 to 2e-4 of its largest value, and those of all else at most
+// 2e-6.
 TEST_P(OpsTest, DeltaRuleOfRepeatedKeys) {
   const Tensor k = l2_norm(torch::ones({T_, 1, 16}) + 0.01 * random({T_, 1, 16}), 1);
   const auto with = [&](const auto& rule) {
