@@ -265,9 +265,8 @@ void add_serve_command(CLI::App& root, Action& action) {
       "Examples:\n"
       "  qnext serve model.gguf\n"
       "  qnext serve model.gguf --port 9000 --parallel 8 --context 32K --api-key-file keys.txt\n"
-      "  curl http://127.0.0.1:8080/v1/chat/completions --json '{\"model\": \"model\", \"messages\": [{\"role\": "
-      "\"user\", "
-      "\"content\": \"Hi\"}]}'");
+      "  curl http://127.0.0.1:8080/v1/chat/completions --json '{\"model\": \"model\", \"messages\": "
+      "[{\"role\": \"user\", \"content\": \"Hi\"}]}'");
   command.callback([options, &action] { action = [options] { return serve(*options); }; });
 }
 

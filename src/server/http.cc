@@ -13,6 +13,8 @@
 #include <memory>
 #include <sstream>
 
+#include "server/count_guard.h"
+
 namespace qnext {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -212,10 +214,7 @@ asio::awaitable<void> HttpServer::accept() {
 }
 
 asio::awaitable<void> HttpServer::serve(tcp::socket socket) {
-  const std::shared_ptr<std::size_t> count = num_connections_;  // this may be gone when io goes, and with it what waits
-  ++*count;
-  const auto leave = [](std::size_t* connections) { --*connections; };
-  const std::unique_ptr<std::size_t, decltype(leave)> here(count.get(), leave);
+  const CountGuard here(num_connections_);
   try {
     socket.set_option(tcp::no_delay(true));
     Connection connection(std::move(socket), tls_.get());

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "server/body_reader.h"
+#include "server/count_guard.h"
 #include "server/openapi.h"
 #include "server/page.h"
 
@@ -114,7 +115,7 @@ Awaitable Server::watch(std::function<bool()> should_stop) {
   draining_ = true;
   http_.drain();
   const auto end = Clock::now() + config_.drain;
-  while (num_handled_ > 0 && Clock::now() < end) co_await pause();
+  while (*num_handled_ > 0 && Clock::now() < end) co_await pause();
   co_await pause();  // connections say goodbye
   io_.stop();
 }
@@ -122,9 +123,7 @@ Awaitable Server::watch(std::function<bool()> should_stop) {
 // ---- One request ----
 
 Awaitable Server::handle(HttpExchange& exchange) {
-  ++num_handled_;
-  const auto leave = [](std::size_t* num_handled) { --*num_handled; };
-  const std::unique_ptr<std::size_t, decltype(leave)> here(&num_handled_, leave);
+  const CountGuard here(num_handled_);
   RequestLog log;
   log.id = fmt::format("{:x}-{}", static_cast<std::uint32_t>(unix_time_s()), next_id_++);
   log.route = route_name(exchange.path());

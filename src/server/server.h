@@ -86,12 +86,12 @@ class Server {
   std::function<void(const RequestLog&)> log_;
   Metrics metrics_;
   EngineThread engine_;  // stopped before io_ goes, and there until its last coroutine, which may cancel, has gone
-  std::size_t num_handled_ = 0;  // requests whose answer is not written yet
   boost::asio::io_context io_{1};
   HttpServer http_;
   boost::asio::io_context prepare_io_{1};  // bodies are made into requests here; coroutines of io_ may wait in it
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> prepare_guard_{prepare_io_.get_executor()};
   bool draining_ = false;
+  std::shared_ptr<std::size_t> num_handled_ = std::make_shared<std::size_t>(0);  // requests not yet answered
   std::uint64_t next_id_ = 1;
   WorkerThread prepare_thread_;  // last: runs once all of the above is there
 };
