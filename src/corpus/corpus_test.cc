@@ -90,6 +90,7 @@ TEST_P(CorpusOfKind, DocumentsAreCleanEnglish) {
 
 TEST_P(CorpusOfKind, NoWordTwiceAndArticlesFit) {
   static const std::set<std::string> kMayRepeat = {"that", "had"};
+  static const std::set<std::string> kAfterName = {"and", "is", "of", "or", "in", "at", "as", "if"};  // "A is made ..."
   for (std::uint64_t i = 0; i < kDocuments; ++i) {
     const Document document = make_document(kind(), 8, i, Split::kTrain);
     for (const std::string& text : careful_texts_of(document)) {
@@ -100,7 +101,7 @@ TEST_P(CorpusOfKind, NoWordTwiceAndArticlesFit) {
         ASSERT_TRUE(before != words[w].first || kMayRepeat.contains(before)) << before << " twice in: " << text;
         if (before == "a" || before == "an" || (before == "A" && words[w - 1].second) || before == "An") {
           const std::string_view fitting = article_for(words[w].first);
-          if (before == "A" && (words[w].first.size() < 2 || words[w].first == "and")) continue;
+          if (before == "A" && (words[w].first.size() < 2 || kAfterName.contains(words[w].first))) continue;
           ASSERT_EQ(before.size(), fitting.size()) << before << " " << words[w].first << " in: " << text;
         }
       }
@@ -183,7 +184,7 @@ TEST(Corpus, TheSameBytesOnEveryMachine) {
         hash = mixed(hash ^ text_hash(whole(make_document(kind, 1, i, split))));
     }
   }
-  EXPECT_EQ(hash, 10112963046262036308u);
+  EXPECT_EQ(hash, 8454200588969510198u);
 }
 
 TEST(Corpus, HeldOutSharesAreAsPromised) {

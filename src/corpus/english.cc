@@ -70,6 +70,10 @@ bool starts_sentence(std::string_view before, std::string_view after) {
   return last == '.' || ((last == '!' || last == '?') && !(quote && is_attribution(after)));
 }
 
+bool is_pronoun_i(std::string_view before, char c, std::string_view after) {
+  return c == 'i' && (before.empty() || before.back() == ' ') && (after.empty() || after[0] == ' ' || after[0] == ',');
+}
+
 }  // namespace
 
 std::string_view article_for(std::string_view words) {
@@ -140,7 +144,7 @@ std::string tidied(std::string_view text) {
       continue;
     }
     const bool opens = c == '"' && (out.empty() || out.back() == ' ' || out.back() == '\n');
-    out += capital ? upper(c) : c;
+    out += capital || is_pronoun_i(out, c, after) ? upper(c) : c;
     capital = c == '"' && (capital || (opens && is_speech(after)));
   }
   while (!out.empty() && (out.back() == ' ' || out.back() == '\n')) out.pop_back();

@@ -23,7 +23,8 @@ std::string hours_text(std::int64_t hours);
 std::string capitalised(std::string_view text);
 
 // A text put together from pieces, as it is printed: single spaces, none before a comma or stop, a capital at the
-// start, after a line's end, and after a sentence's end; not where the sentence goes on after !" or ?" (she said).
+// start, after a line's end, and after a sentence's end; not where the sentence goes on after !" or ?" (she said). The
+// word "i" is "I".
 std::string tidied(std::string_view text);
 
 }  // namespace qnext::corpus

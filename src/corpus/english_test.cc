@@ -39,6 +39,7 @@ TEST(English, Tidied) {
             "Tom ran. \"Stop!\" he said. \"Why?\" asked Ann. \"So!\" And it was.");
   EXPECT_EQ(tidied("the word \"up\" is short."), "The word \"up\" is short.");
   EXPECT_EQ(tidied("he said, \"come here.\" she came."), "He said, \"Come here.\" She came.");
+  EXPECT_EQ(tidied("say what i want: i, Tom, was in it."), "Say what I want: I, Tom, was in it.");
   EXPECT_EQ(tidied("Tom: hello\n1. apple\n(a) how"), "Tom: Hello\n1. Apple\n(a) how");
 }
 

@@ -103,10 +103,8 @@ bool write_carelessly(ProblemText& text, const Expander& expander, const Draw& d
 
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking) {
   const std::size_t style = random.below(3);
-  std::string reply = parts_text(text, style, /*steps=*/!thinking);
-  if (thinking) {
-    reply = "<think>\n" + text.given + parts_text(text, style, /*steps=*/true) + "\n</think>\n\n" + reply;
-  }
+  std::string reply = text.given + parts_text(text, style, /*steps=*/true);
+  if (thinking) reply = "<think>\n" + reply + "\n</think>\n\n" + parts_text(text, style, /*steps=*/false);
   return {{"user", asked_text(expander, text.setting, text.questions, style, random.one_in(2))}, {"assistant", reply}};
 }
 

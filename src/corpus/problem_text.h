@@ -27,7 +27,7 @@ struct ProblemText {
   std::vector<std::string> questions;  // as sentences
   std::vector<std::string> headings;   // of the answer's parts: "hours in all:"
   std::vector<Worked> worked;          // by question
-  std::string given;                   // what a thinking answer writes down first, lines
+  std::string given;                   // what an answer writes down first, lines
 };
 
 // Every second text of the training split loses a word in ten of its setting and of its questions, though no number and
@@ -35,8 +35,9 @@ struct ProblemText {
 // in new ones (word dropout, Iyyer et al. 2015). Returns whether it did.
 bool write_carelessly(ProblemText& text, const Expander& expander, const Draw& draw);
 
-// The question, its parts labelled in one of three styles, in a line or in lines; and the answer: below each part's
-// heading its steps and "Answer: **1,850 hours**". Thinking: what is given and all that; then headings and answers.
+// The question, its parts labelled in one of three styles, in a line or in lines; and the answer: what is given, and
+// below each part's heading its steps and "Answer: **1,850 hours**". Thinking thinks all that, and says headings and
+// answers.
 std::vector<Message> problem_messages(const ProblemText& text, Expander& expander, Random& random, bool thinking);
 
 // A line of what is given, of each of three types: "Units: A 300, B 200, C 120."

@@ -185,6 +185,8 @@ TEST_P(Problems, WorkedStepsAreTrue) {
     const bool thinks = document.messages[1].content.starts_with("<think>\n");
     EXPECT_EQ(thinks, GetParam() == Kind::kProblemsThinking);
     EXPECT_EQ(document.messages[1].content.find("\n</think>\n\n") != std::string::npos, thinks);
+    const bool says_what_is_given = document.messages[1].content.starts_with(thinks ? "<think>\nGiven:\n" : "Given:\n");
+    EXPECT_EQ(says_what_is_given, !answer_of(document).contains("numbers"));
   }
 }
 
