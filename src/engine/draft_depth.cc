@@ -8,7 +8,6 @@ namespace {
 
 constexpr std::size_t kTrialSteps = 4;
 constexpr std::size_t kShortestInterval = 64;
-constexpr std::size_t kLongestInterval = 512;
 constexpr double kNewStep = 0.1;       // its weight in the mean
 constexpr double kGuessMemory = 0.95;  // of a guess, when the next one comes: some 20 count
 

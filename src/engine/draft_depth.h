@@ -12,6 +12,8 @@ namespace qnext {
 
 class DraftDepth {
  public:
+  static constexpr std::size_t kLongestInterval = 512;  // steps from one trial to the next, at most
+
   // Depths 0 to max_depth.
   explicit DraftDepth(std::size_t max_depth) : max_depth_(max_depth), guesses_(max_depth) {}
 

@@ -2,10 +2,15 @@
 
 #include <algorithm>
 
+#include "engine/draft_depth.h"
+
 namespace qnext {
 namespace {
 
-constexpr std::size_t kMaxPending = 256;  // rows: 2 MiB of the 80B model's
+// Rows, 6 MiB of the 80B model's. While nothing is guessed each step adds one, and those that find out whether guesses
+// are right again must find the block's input whole.
+constexpr std::size_t kMaxPending = 768;
+static_assert(kMaxPending > DraftDepth::kLongestInterval);
 
 std::size_t num_pending(const DraftState& state, std::size_t D) {
   return state.pending.size() / D;

@@ -8,14 +8,14 @@
 namespace qnext::test {
 namespace {
 
-constexpr std::size_t kNumTokens = 400;
+constexpr std::size_t kNumTokens = 800;
 
 // A sequence whose trunk has run, and what it put out.
 class DrafterTest : public testing::Test {
  protected:
   DrafterTest()
       : tiny_(agreeing_weights(1.0f / 64)),
-        kv_(KvCache::make(KvStore::shape_for(tiny_.model().config(), DType::kF32, 16), 40).value()),
+        kv_(KvCache::make(KvStore::shape_for(tiny_.model().config(), DType::kF32, 16), 70).value()),
         states_(StateCache::make(StateStore::shape_for(tiny_.model().config()), 1).value()),
         tokens_(tiny_.prompt(kNumTokens)),
         hidden_(kNumTokens * D()) {
@@ -94,11 +94,11 @@ TEST_F(DrafterTest, GivesUpOnWhatItMissedTooMuchOf) {
   DraftState state;
   run(rows(state, 0, 10, true, 2));
   EXPECT_EQ(state.tokens.size(), 2U);
-  for (std::size_t begin = 10; begin < 266; ++begin) run(rows(state, begin, begin + 1, false, 0));
+  for (std::size_t begin = 10; begin < 778; ++begin) run(rows(state, begin, begin + 1, false, 0));
   EXPECT_FALSE(state.is_lost);
-  run(rows(state, 266, 267, false, 0));
+  run(rows(state, 778, 779, false, 0));
   EXPECT_TRUE(state.is_lost);
-  run(rows(state, 267, 268, false, 2));
+  run(rows(state, 779, 780, false, 2));
   EXPECT_TRUE(state.tokens.empty());
   EXPECT_TRUE(state.pending.empty());
 }

@@ -124,6 +124,15 @@ TEST_F(EnginePrefixTest, PromptsThatPartMidwayShareTheChunksBefore) {
   expect_same(answer, alone(request));
 }
 
+TEST_F(EnginePrefixTest, PromptsThatPartMidwayShareTheChunksBeforeInAFullCache) {
+  open({.num_kept_prefixes = 8});
+  for (std::uint64_t seed = 10; seed < 20; ++seed) (void)run(greedy_request(tiny_.prompt(20, seed), 2));
+  ASSERT_EQ(engine_->prefix_cache().num_prefixes(), 8U);  // ends of answers
+  const std::vector<TokenId> trunk = tiny_.prompt(1100);
+  (void)run(greedy_request(joined(trunk, tiny_.prompt(200, 1)), 2));
+  EXPECT_EQ(num_cached(run(greedy_request(joined(trunk, tiny_.prompt(90, 2)), 2))), 1024U);
+}
+
 TEST_F(EnginePrefixTest, TheStateIsKeptWhereTheLastingTokensEnd) {
   open({.num_kept_prefixes = 8});
   const std::vector<TokenId> messages = tiny_.prompt(200);

@@ -6,6 +6,8 @@
 namespace qnext {
 namespace {
 
+constexpr std::size_t kPassingShare = 4;  // one slot in so many is for prefixes that do not last
+
 bool begins_with(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
   return tokens.size() >= prefix.size() && std::equal(prefix.begin(), prefix.end(), tokens.begin());
 }
@@ -43,13 +45,19 @@ std::size_t PrefixCache::resume(std::span<const TokenId> tokens, KvSequence& kv,
   return prefix.tokens.size();
 }
 
+// A quarter of the slots is for prefixes that do not last: neither kind crowds the other out.
+bool PrefixCache::make_room(bool lasting) {
+  if (prefixes_.size() + num_claimed_ < max_prefixes_) return true;
+  const auto num_passing = static_cast<std::size_t>(std::ranges::count(prefixes_, false, &Prefix::lasting));
+  const bool from_passing = num_passing + (lasting ? 0 : 1) > max_prefixes_ / kPassingShare;
+  auto chosen = choose([&](const Prefix& prefix) { return prefix.lasting != from_passing; });
+  if (!chosen && lasting) chosen = choose([](const Prefix&) { return true; });
+  if (chosen) give_up(*chosen);
+  return chosen.has_value();
+}
+
 std::optional<StateSlotId> PrefixCache::try_claim_slot(bool lasting) {
-  if (max_prefixes_ == num_claimed_) return std::nullopt;
-  if (prefixes_.size() + num_claimed_ == max_prefixes_) {
-    const auto last_choice = choose([&](const Prefix& prefix) { return lasting || !prefix.lasting; });
-    if (!last_choice) return std::nullopt;
-    give_up(*last_choice);
-  }
+  if (max_prefixes_ == num_claimed_ || !make_room(lasting)) return std::nullopt;
   ++num_claimed_;
   return states_.take();
 }
@@ -71,7 +79,7 @@ void PrefixCache::keep(std::span<const TokenId> tokens, KvSequence kv, StateSlot
     states_.release(slot);
     return;
   }
-  while (prefixes_.size() + num_claimed_ >= max_prefixes_) give_up_one();
+  if (!make_room(lasting)) give_up_one();
   prefixes_.push_back({.tokens = {tokens.begin(), tokens.end()},
                        .kv = std::move(kv),
                        .slot = slot,

@@ -42,7 +42,8 @@ class PrefixCache {
   std::size_t resume(std::span<const TokenId> tokens, KvSequence& kv, StateSlotId slot);
 
   // A slot for the state of a prefix that this step will keep(). Where all are taken, gives up the least recently used
-  // prefix, but one that lasts only for one that lasts. Nothing when there is none to give up.
+  // prefix that does not last, or, where no more than a quarter are of that kind, that lasts: prompts that part midway
+  // find something in a full cache, too. Nothing when there is none to give up.
   std::optional<StateSlotId> try_claim_slot(bool lasting);
 
   // Keeps the prefix in the slot that try_claim_slot gave, or in one that a sequence gives up: then there is always
@@ -62,6 +63,8 @@ class PrefixCache {
 
  private:
   const Prefix* find(std::span<const TokenId> tokens) const;
+  // Room for one more, which may take one away; false: there is none to take.
+  bool make_room(bool lasting);
   // The one to give up first, of those that may go.
   std::optional<std::size_t> choose(FunctionRef<bool(const Prefix&)> may_go) const;
   void give_up(std::size_t index);

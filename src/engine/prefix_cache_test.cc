@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -116,6 +117,26 @@ TEST_F(PrefixCacheTest, WhatWasResumedLasts) {
   kv.num_tokens = 3;
   cache_->keep_claimed(counting(3, 20), std::move(kv), *slot, false);
   EXPECT_EQ(cache_->match(counting(4, 20)), 3U);
+}
+
+TEST_F(PrefixCacheTest, AQuarterIsForWhatDoesNotLast) {
+  open(8);
+  const auto keep_passing = [&](TokenId first) {
+    const auto slot = cache_->try_claim_slot(false);
+    ASSERT_TRUE(slot.has_value());
+    KvSequence kv;
+    ASSERT_TRUE(kv_.try_reserve(kv, 1));
+    kv.num_tokens = 1;
+    cache_->keep_claimed(counting(1, first), std::move(kv), *slot, false);
+  };
+  for (TokenId first = 0; first < 8; ++first) keep(counting(1, 10 * first), 1);
+  for (TokenId first = 100; first < 104; ++first) keep_passing(first);
+  EXPECT_EQ(cache_->num_prefixes(), 8U);
+  EXPECT_EQ(std::ranges::count(cache_->prefixes(), true, &PrefixCache::Prefix::lasting), 6);
+  EXPECT_EQ(cache_->match(counting(2, 101)), 0U);  // the first of their own kind went
+  EXPECT_EQ(cache_->match(counting(2, 102)), 1U);
+  EXPECT_EQ(cache_->match(counting(2, 10)), 0U);  // the least recently used that lasts went, too
+  EXPECT_EQ(cache_->match(counting(2, 20)), 1U);
 }
 
 TEST_F(PrefixCacheTest, TheSamePrefixIsKeptOnce) {

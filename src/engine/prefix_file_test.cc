@@ -16,7 +16,7 @@ class PrefixFileTest : public ::testing::Test {
   PrefixFileTest() : tiny_("next-tiny"), path_(folder_.path() / "kept") {}
 
   std::unique_ptr<Engine> open(EngineConfig config = {}) {
-    config.num_kept_prefixes = config.num_kept_prefixes == 0 ? 8 : config.num_kept_prefixes;
+    config.num_kept_prefixes = config.num_kept_prefixes == 0 ? 12 : config.num_kept_prefixes;
     config.context_tokens = 2048;
     if (!config.num_pages) config.num_pages = 100;
     return tiny_.make_engine(config);
@@ -77,7 +77,7 @@ TEST_F(PrefixFileTest, AnotherEngineGoesOnWhereThisOneStopped) {
     const auto after = open({.kv_type = kv_type});
     const auto restored = after->restore_prefixes(path_);
     ASSERT_TRUE(restored.ok()) << restored.message();
-    EXPECT_EQ(restored->num_prefixes, 8U);
+    EXPECT_EQ(restored->num_prefixes, 11U);
     after->check_integrity();
     EXPECT_EQ(after->kv_cache().num_free_pages(), num_free_pages);  // shared as they were
     const Answer answer = run(*after, greedy_request(talk, 12));
@@ -97,7 +97,7 @@ TEST_F(PrefixFileTest, ASmallerCacheTakesTheLastUsed) {
     const auto restored = after->restore_prefixes(path_);
     ASSERT_TRUE(restored.ok()) << restored.message();
     EXPECT_GE(restored->num_prefixes, 2U);
-    EXPECT_LE(restored->num_prefixes, config.num_pages ? 7U : 2U);
+    EXPECT_LE(restored->num_prefixes, config.num_pages ? 10U : 2U);
     after->check_integrity();
     std::vector<TokenId> last = tiny_.prompt(600, 0);
     last.push_back(3);
