@@ -56,10 +56,12 @@ HWY_INLINE FloatVec to_float(UintVec words) {
   return hn::ConvertTo(FloatTag(), hn::BitCast(IntTag(), words));
 }
 
-// kLanes f16 numbers. Highway's conversion where the hardware has one; else ours, which keeps infinities and NaNs.
-HWY_INLINE FloatVec load_halves(const std::uint8_t* bytes) {
+using HalfTag = hn::Rebind<std::uint16_t, UintTag>;  // kLanes f16 numbers, as bits
+using HalfVec = hn::Vec<HalfTag>;
+
+// Highway's conversion where the hardware has one; else ours, which keeps infinities and NaNs.
+HWY_INLINE FloatVec halves_to_floats(HalfVec halves) {
 #if HWY_TARGET == HWY_SSE4
-  const auto halves = hn::LoadU(hn::Rebind<std::uint16_t, UintTag>(), reinterpret_cast<const std::uint16_t*>(bytes));
   const UintVec words = hn::PromoteTo(UintTag(), halves);
   const UintVec magnitude = hn::ShiftLeft<13>(hn::And(words, hn::Set(UintTag(), 0x7fffu)));
   // Read as f32 the exponent is too small by 112; the product also normalises what is subnormal in f16.
@@ -70,9 +72,12 @@ HWY_INLINE FloatVec load_halves(const std::uint8_t* bytes) {
   const UintVec sign = hn::ShiftLeft<16>(hn::And(words, hn::Set(UintTag(), 0x8000u)));
   return hn::BitCast(FloatTag(), hn::Or(hn::Or(hn::BitCast(UintTag(), finite), infinite), sign));
 #else
-  return hn::PromoteTo(
-      FloatTag(), hn::LoadU(hn::Rebind<hwy::float16_t, FloatTag>(), reinterpret_cast<const hwy::float16_t*>(bytes)));
+  return hn::PromoteTo(FloatTag(), hn::BitCast(hn::Rebind<hwy::float16_t, FloatTag>(), halves));
 #endif
+}
+
+HWY_INLINE FloatVec load_halves(const std::uint8_t* bytes) {
+  return halves_to_floats(hn::LoadU(HalfTag(), reinterpret_cast<const std::uint16_t*>(bytes)));
 }
 
 // One f16 number in every lane.
@@ -230,25 +235,26 @@ struct FormatF8E4M3 {
 
     template <class Emit>
     HWY_INLINE void part(std::size_t p, Emit emit) const {
-      for (std::size_t k = 64 * p; k < 64 * (p + 1); k += kLanes) {
-        emit(k, hn::Mul(from_e4m3(load_words(as_bytes(bytes) + k)), hn::Set(FloatTag(), scale)));
+      const FloatVec factor = hn::Set(FloatTag(), scale * 0x1p8f);
+      for (std::size_t k = 64 * p; k < 64 * (p + 1); k += 2 * kLanes) {
+        const auto halves = load_as_halves(as_bytes(bytes) + k);
+        emit(k, hn::Mul(halves_to_floats(hn::LowerHalf(HalfTag(), halves)), factor));
+        emit(k + kLanes, hn::Mul(halves_to_floats(hn::UpperHalf(HalfTag(), halves)), factor));
       }
     }
   };
 
-  static HWY_INLINE FloatVec from_e4m3(UintVec words) {
-    const UintVec magnitude = hn::And(words, hn::Set(UintTag(), 0x7fu));
-    // The exponent's bias changes by 120. A subnormal (m/8 * 2^-6) is made as (1 + m/8) * 2^-6 - 2^-6: no subnormal f32
-    // arises on the way, on which CPUs are a hundred times slower.
-    const auto is_subnormal = hn::Lt(hn::BitCast(IntTag(), magnitude), hn::Set(IntTag(), 8));
-    const auto float_subnormal = hn::RebindMask(FloatTag(), is_subnormal);
-    const auto bias = hn::IfThenElse(is_subnormal, hn::Set(IntTag(), 121 << 23), hn::Set(IntTag(), 120 << 23));
-    const FloatVec biased = hn::BitCast(FloatTag(), hn::Add(hn::BitCast(IntTag(), hn::ShiftLeft<20>(magnitude)), bias));
-    const FloatVec finite = hn::Sub(biased, hn::IfThenElseZero(float_subnormal, hn::Set(FloatTag(), 0x1p-6f)));
-    const auto is_nan = hn::Eq(magnitude, hn::Set(UintTag(), 0x7fu));
-    const UintVec nan = hn::IfThenElseZero(is_nan, hn::Set(UintTag(), 0x7fc00000u));
-    const UintVec sign = hn::ShiftLeft<24>(hn::Sub(words, magnitude));
-    return hn::BitCast(FloatTag(), hn::Or(hn::Or(hn::BitCast(UintTag(), finite), nan), sign));
+  using HalvesTag = hn::Repartition<std::uint16_t, FloatTag>;
+
+  // 2 * kLanes numbers times 2^-8, which f16 holds exactly: its exponent has one bit more, and its bias is 8 more.
+  // Subnormals become subnormals.
+  static HWY_INLINE hn::Vec<HalvesTag> load_as_halves(const std::uint8_t* bytes) {
+    const HalvesTag tag;
+    const auto codes = hn::PromoteTo(tag, hn::LoadU(hn::Rebind<std::uint8_t, HalvesTag>(), bytes));
+    const auto signed_codes = hn::BitCast(hn::RebindToSigned<HalvesTag>(), hn::ShiftLeft<8>(codes));
+    const auto spread = hn::BitCast(tag, hn::ShiftRight<1>(signed_codes));  // the sign stays, and comes once more
+    const auto is_nan = hn::Eq(hn::And(codes, hn::Set(tag, 0x7f)), hn::Set(tag, 0x7f));
+    return hn::Or(hn::And(spread, hn::Set(tag, 0xbf80)), hn::IfThenElseZero(is_nan, hn::Set(tag, 0x7fff)));
   }
 };
 
