@@ -2,7 +2,7 @@
 """Writes a Qwen3-Next of the real widths with few layers and random weights, as GGUF: for measuring speed, here and in
 llama.cpp. Weights are one random block of data over and over; only their sizes and magnitudes are a model's.
 
-usage: tools/make_synthetic.py OUT.gguf --tokenizer tokenizer.json [--layers 4] [--type q4_k|q4_0|q8_0] [--experts 512]
+usage: tools/make_synthetic.py OUT.gguf --tokenizer tokenizer.json [--layers 4] [--type q4_k|q4_0|q8_0|bf16] [--experts 512]
                                [--mtp X]
 
 --mtp X adds an MTP block that passes the last token's embedding on, and multiplies every layer's output by X. 0: layers cost
@@ -22,6 +22,7 @@ TYPES = {
     "q8_0": (8, 32, 34, ((0, 1 / 73.9),)),
     "q4_k": (12, 256, 144, ((0, 1 / 188), (2, 7.5 / 188))),
     "q6_k": (14, 256, 210, ((208, 1 / 1367),)),
+    "bf16": (30, 1, 2, ()),
 }
 POOL_BLOCKS = 1 << 14
 H, V, HEADS, KV_HEADS, HEAD = 2048, 151936, 16, 2, 256  # hidden size, vocabulary, attention
@@ -130,6 +131,9 @@ def write_values(file, kind, count, deviation, mean, source, pools):
         values = [source.gauss(mean, deviation) for _ in range(min(count, 65536))]
         values = [-abs(value) for value in values] if mean < 0 else values
         data = array.array("f", values).tobytes()
+    elif kind == "bf16":
+        values = array.array("H", array.array("f", [source.gauss(0, deviation) for _ in range(65536)]).tobytes())
+        data = values[1::2].tobytes()
     else:
         if (kind, deviation) not in pools:
             pools[kind, deviation] = block_pool(kind, deviation, source)
@@ -148,7 +152,7 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--type", choices=("q4_k", "q4_0", "q8_0"), default="q4_k")
+    parser.add_argument("--type", choices=("q4_k", "q4_0", "q8_0", "bf16"), default="q4_k")
     parser.add_argument("--experts", type=int, default=512)
     parser.add_argument("--mtp", type=float)
     args = parser.parse_args()

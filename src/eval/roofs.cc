@@ -16,7 +16,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kReadBufferBytes = std::size_t{1} << 30;
-constexpr std::size_t kReadRuns = 4;
 constexpr std::size_t kBlockWords = 512;  // the buffer is dealt out in whole pages
 
 // One core's share of the matmul roof: 128 KiB of rows and 256 KiB of weights lie in its second-level cache.
@@ -32,17 +31,27 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// Eight sums, so that no addition waits for the one before. Asking for words ahead helps some CPUs (Intel's, by half),
-// and costs others a little.
-std::uint64_t sum_words(const std::uint64_t* words, std::size_t count, bool ask_ahead) {
+// Sums a word of each cache line: the line comes whole, and adding up all of it would keep a core busy for longer than
+// fast memory takes. Which form is fastest differs between machines, and by the hour: kStreams places at once; asking
+// for lines ahead.
+template <std::size_t kStreams, bool kAsksAhead>
+std::uint64_t sum_lines(const std::uint64_t* words, std::size_t count) {
   constexpr std::size_t kLineWords = 8, kAhead = 1024;
-  std::array<std::uint64_t, kLineWords> sums{};
-  for (std::size_t i = 0; i + kLineWords <= count; i += kLineWords) {
-    if (ask_ahead) __builtin_prefetch(words + i + kAhead, 0, 2);  // harmless beyond the end
-    for (std::size_t lane = 0; lane < kLineWords; ++lane) sums[lane] += words[i + lane];
+  const std::size_t stream_words = count / kStreams;
+  std::array<std::uint64_t, kStreams> sums{};
+  for (std::size_t i = 0; i < stream_words; i += kLineWords) {
+#pragma GCC unroll 8
+    for (std::size_t stream = 0; stream < kStreams; ++stream) {
+      const std::uint64_t* line = words + stream * stream_words + i;
+      if (kAsksAhead) __builtin_prefetch(line + kAhead, 0, 2);  // harmless beyond the end
+      sums[stream] += *line;
+    }
   }
   return std::accumulate(sums.begin(), sums.end(), std::uint64_t{0});
 }
+
+constexpr std::array kReadForms = {&sum_lines<1, false>, &sum_lines<1, true>, &sum_lines<2, false>,
+                                   &sum_lines<4, false>};
 
 struct MatmulData {
   std::vector<float> x = std::vector<float>(kMatmulTokens * kMatmulColumns, 0.5f);
@@ -77,12 +86,11 @@ double RoofMeter::best_read_bytes_per_s() const {
   ThreadPool& pool = ops_->pool();
   std::atomic<std::uint64_t> checksum{0};  // keeps the reads from being optimised away
   double best = 0;
-  for (std::size_t run_idx = 0; run_idx < kReadRuns; ++run_idx) {
-    const bool ask_ahead = run_idx % 2 == 1;
+  for (const auto form : kReadForms) {
     const Clock::time_point begin = Clock::now();
     pool.run([&](std::size_t part_idx) {
       const Range part = split_range(num_words_, kBlockWords, part_idx, pool.num_threads());
-      checksum.fetch_add(sum_words(words_.get() + part.begin, part.count(), ask_ahead), std::memory_order_relaxed);
+      checksum.fetch_add(form(words_.get() + part.begin, part.count()), std::memory_order_relaxed);
     });
     best = std::max(best, static_cast<double>(num_words_ * sizeof(std::uint64_t)) / seconds_since(begin));
   }
