@@ -552,7 +552,7 @@ void Engine::drop_finished() {
 }
 
 std::uint64_t Engine::prefix_tag(DType kv_type) const {
-  constexpr int kVersion = 1;
+  constexpr int kVersion = 2;
   const std::string text = fmt::format("{} {:x} {} {} {} {}", kVersion, weights_fingerprint(model_.weights()),
                                        ops_.table().name, static_cast<int>(kv_type), config_.page_tokens,
                                        config_.max_drafts > 0);  // without guesses, the MTP block's K/V is not there

@@ -32,9 +32,9 @@ struct Cache {
     const std::size_t page_bytes = dtype_bytes(type, page_tokens * num_kv_heads * head_dim);
     const std::size_t stride_bytes =
         page_bytes + 3 * dtype_info(type).block_bytes;  // pages of other layers lie between
-    // The last page ends where its last position does: a sanitizer sees every overread.
+    // The last page ends where its last head's last position does: a sanitizer sees every overread.
     const std::size_t unused_tokens = num_pages * page_tokens - num_positions;
-    const std::size_t unused_bytes = dtype_bytes(type, unused_tokens * num_kv_heads * head_dim);
+    const std::size_t unused_bytes = dtype_bytes(type, unused_tokens * head_dim);
     const std::size_t total_bytes = (num_pages - 1) * stride_bytes + page_bytes - unused_bytes;
     keys.assign(total_bytes, std::byte{0xff});
     values.assign(total_bytes, std::byte{0xff});
@@ -270,19 +270,19 @@ TEST(StoreKv, EveryTableStoresTheSameBytesAndTouchesNothingElse) {
         EXPECT_EQ(actual.keys, expected.keys);
         EXPECT_EQ(actual.values, expected.values);
       }
-      const std::size_t row_bytes = dtype_bytes(type, 2 * head_dim);
-      const auto num_written = [&](const std::vector<std::byte>& bytes) {  // rows with a byte that is not poison
+      const std::size_t row_bytes = dtype_bytes(type, head_dim);
+      const auto num_written = [&](const std::vector<std::byte>& bytes) {  // vectors with a byte that is not poison
         std::size_t count = 0;
         for (std::size_t page = 0; page < 8; ++page) {
-          for (std::size_t row = 0; row < (page == 7 ? 2 : 4); ++row) {
+          for (std::size_t row = 0; row < (page == 7 ? 6 : 8); ++row) {
             const auto begin = bytes.begin() + page * expected.kv.page_stride_bytes + row * row_bytes;
             count += std::any_of(begin, begin + row_bytes, [](std::byte b) { return b != std::byte{0xff}; });
           }
         }
         return count;
       };
-      EXPECT_EQ(num_written(expected.keys), 9u);
-      EXPECT_EQ(num_written(expected.values), 9u);
+      EXPECT_EQ(num_written(expected.keys), 18u);
+      EXPECT_EQ(num_written(expected.values), 18u);
     }
   }
 }

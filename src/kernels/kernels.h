@@ -141,7 +141,7 @@ using DeltaRule = void (*)(View<float> out, View<float> state, const DeltaRuleIn
 // ---- Attention ---------------------------------------------------------------------------------------------------
 
 // One layer's K/V of one sequence: position p lies in page pages[p / page_tokens] at row p % page_tokens.
-// A page of this layer is keys [page_tokens, Hkv, Dh] at `keys + page * page_stride_bytes`; values likewise.
+// A page of this layer is keys [Hkv, page_tokens, Dh] at `keys + page * page_stride_bytes`; values likewise.
 struct KvPages {
   std::byte* keys = nullptr;
   std::byte* values = nullptr;

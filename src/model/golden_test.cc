@@ -119,7 +119,7 @@ void expect_kv(const Golden& golden, const KvPages& kv, const ModelConfig& cfg, 
       for (std::size_t t = 0; t < num_tokens; ++t) {
         const auto* page =
             reinterpret_cast<const float*>(base + kv.pages[t / kv.page_tokens].value * kv.page_stride_bytes);
-        const float* row = page + (t % kv.page_tokens * cfg.Hkv + h) * cfg.Dh;
+        const float* row = page + (h * kv.page_tokens + t % kv.page_tokens) * cfg.Dh;
         ASSERT_TRUE(
             is_close(std::span(row, cfg.Dh), expected.subspan((h * num_tokens + t) * cfg.Dh, cfg.Dh), tolerance))
             << key << " of layer " << layer_idx << ", head " << h << ", position " << t;

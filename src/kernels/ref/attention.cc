@@ -14,7 +14,7 @@ namespace {
 // Where position p's vector of one K/V head begins, `base` being kv.keys or kv.values.
 std::byte* kv_row(const KvPages& kv, std::byte* base, std::size_t position, std::size_t kv_head_idx) {
   const std::size_t page = kv.pages[position / kv.page_tokens].value;
-  const std::size_t vector_idx = position % kv.page_tokens * kv.num_kv_heads + kv_head_idx;
+  const std::size_t vector_idx = kv_head_idx * kv.page_tokens + position % kv.page_tokens;
   return base + page * kv.page_stride_bytes + dtype_bytes(kv.type, vector_idx * kv.head_dim);
 }
 

@@ -2,7 +2,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/simd/attention.cc"
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -32,7 +31,7 @@ constexpr std::size_t kElementValues<BlockQ8_0> = kSmallBlock;
 template <class Element>
 Element* kv_row(const KvPages& kv, std::byte* base, std::size_t position, std::size_t kv_head_idx) {
   const std::size_t page = kv.pages[position / kv.page_tokens].value;
-  const std::size_t vector_idx = position % kv.page_tokens * kv.num_kv_heads + kv_head_idx;
+  const std::size_t vector_idx = kv_head_idx * kv.page_tokens + position % kv.page_tokens;
   return reinterpret_cast<Element*>(base + page * kv.page_stride_bytes) +
          vector_idx * kv.head_dim / kElementValues<Element>;
 }
@@ -142,7 +141,7 @@ template <class Element>
 Block<Element> find_block(const KvPages& kv, std::size_t kv_head_idx, Range positions) {
   Block<Element> block;
   block.positions = positions;
-  const std::size_t row_step = kv.num_kv_heads * kv.head_dim / kElementValues<Element>;
+  const std::size_t row_step = kv.head_dim / kElementValues<Element>;
   std::size_t i = 0;
   while (i < positions.count()) {  // page by page
     const std::size_t position = positions.begin + i;
@@ -158,6 +157,28 @@ Block<Element> find_block(const KvPages& kv, std::size_t kv_head_idx, Range posi
   std::fill(block.values + i, block.values + kAttendBlock, block.values[i - 1]);
   return block;
 }
+
+// Into the second-level cache: a first-level cache would not hold a block, and has fewer requests under way.
+HWY_INLINE void prefetch(const void* p) {
+  __builtin_prefetch(p, 0, 2);
+}
+
+// Asks for a block's rows, so many values at a time, in the order in which they lie in memory.
+template <class Element>
+struct Ahead {
+  const Element* const* rows;
+  std::size_t head_dim;
+  std::size_t row = 0, column = 0;
+
+  HWY_INLINE void ask_for(std::size_t num_values) {
+    prefetch(rows[row] + column / kElementValues<Element>);
+    column += num_values;
+    if (column >= head_dim) {
+      column = 0;
+      ++row;
+    }
+  }
+};
 
 // The query heads of one token that read one K/V head, and their running softmax. out[h] holds the sum so far of
 // exp(score - largest[h]) V.
@@ -214,7 +235,7 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
       HWY_UNROLL(8)
       for (std::size_t p = 0; p < kKeys; ++p) {
         key[p] = load_values(d, keys[p], first, i);
-        hwy::Prefetch(values[p] + (first + i) / kElementValues<Element>);
+        prefetch(values[p] + (first + i) / kElementValues<Element>);
       }
       HWY_UNROLL(8)
       for (std::size_t r = 0; r < kRows; ++r) {
@@ -292,6 +313,7 @@ HWY_INLINE void add_values(const Group& group, const float* kept, const float (*
                            const Block<Element>& block, const Block<Element>& next, std::size_t num_positions) {
   const bool is_first = block.positions.begin == 0;
   for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
+    Ahead<Element> next_keys = {.rows = next.keys, .head_dim = group.head_dim};
     for_each_column_tile<kValueVecs>(group.head_dim, [&](auto d, auto num_vecs, std::size_t column) HWY_ATTR {
       const std::size_t lanes = hn::Lanes(d);
       Tile<decltype(num_rows)::value, decltype(num_vecs)::value, hn::Vec<decltype(d)>> tile;
@@ -303,7 +325,7 @@ HWY_INLINE void add_values(const Group& group, const float* kept, const float (*
       add_products(
           tile, num_positions, [&](std::size_t r, std::size_t p) HWY_ATTR { return weights[h + r][p]; },
           [&](std::size_t p, std::size_t v) HWY_ATTR {
-            hwy::Prefetch(next.keys[p] + (column + v * lanes) / kElementValues<Element>);
+            next_keys.ask_for(lanes);
             return load_values(d, block.values[p], column, v * lanes);
           });
       use_tile(tile, [&](std::size_t r, std::size_t v, auto sum) HWY_ATTR { hn::StoreU(sum, d, out_at(r, v)); });
