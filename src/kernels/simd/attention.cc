@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "kernels/simd/decode-inl.h"
 #include "kernels/simd/math-inl.h"
@@ -217,7 +218,8 @@ HWY_INLINE auto lane_sums(D d, V a, V b, V c, V e) {
                                  hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
 }
 
-// scores[r][p] = q_r . k_p for kRows heads and kKeys positions: lanes along the head's width.
+// scores[r][p] = q_r . k_p for kRows heads and kKeys positions: lanes along the head's width. Asks for the values
+// there, unless they are null.
 template <std::size_t kRows, class Element>
 HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, const Element* const* keys,
                            const Element* const* values, std::size_t head_dim) {
@@ -235,7 +237,7 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
       HWY_UNROLL(8)
       for (std::size_t p = 0; p < kKeys; ++p) {
         key[p] = load_values(d, keys[p], first, i);
-        prefetch(values[p] + (first + i) / kElementValues<Element>);
+        if (values != nullptr) prefetch(values[p] + (first + i) / kElementValues<Element>);
       }
       HWY_UNROLL(8)
       for (std::size_t r = 0; r < kRows; ++r) {
@@ -271,14 +273,15 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
   }
 }
 
+// Those of positions [range.begin, range.end) of a block.
 template <class Element>
-HWY_INLINE void score_block(float (*scores)[kAttendBlock], const Group& group, const Block<Element>& block,
-                            std::size_t num_positions) {
+HWY_INLINE void score_keys(float (*scores)[kAttendBlock], const Group& group, const Block<Element>& block, Range range,
+                           bool asks_for_values) {
   for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
     constexpr std::size_t kRows = decltype(num_rows)::value;
-    for (std::size_t p = 0; p < num_positions; p += num_key_rows(kRows)) {
-      score_tile<kRows>(scores[h] + p, group.q + h * group.q_stride, group.q_stride, block.keys + p, block.values + p,
-                        group.head_dim);
+    for (std::size_t p = range.begin; p < range.end; p += num_key_rows(kRows)) {
+      score_tile<kRows>(scores[h] + p, group.q + h * group.q_stride, group.q_stride, block.keys + p,
+                        asks_for_values && h == 0 ? block.values + p : nullptr, group.head_dim);
     }
   });
 }
@@ -307,35 +310,46 @@ float weigh_block(float* scores, std::size_t num_positions, float scale, float& 
   return kept;
 }
 
-// out[h] <- kept[h] * out[h] + sum_p weights[h][p] * V[p]
-template <class Element>
-HWY_INLINE void add_values(const Group& group, const float* kept, const float (*weights)[kAttendBlock],
-                           const Block<Element>& block, const Block<Element>& next, std::size_t num_positions) {
-  const bool is_first = block.positions.begin == 0;
+// One token's part in a block.
+struct Visit {
+  Group group;
+  std::size_t num_positions;  // that it sees
+  Softmax* softmax;
+  float (*weights)[kAttendBlock];  // scores first
+  float* kept;
+};
+
+// out[h] <- kept[h] * out[h] + sum_p weights[h][p] * V[p], in the columns of num_vecs vectors of d. Asks for as much of
+// the next block's keys, unless next_keys is null.
+template <class D, class NumVecs, class Element>
+HWY_INLINE void add_values(D d, NumVecs, std::size_t column, const Visit& visit, const Block<Element>& block,
+                           Ahead<Element>* next_keys) {
+  const std::size_t lanes = hn::Lanes(d);
+  const Group& group = visit.group;
   for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
-    Ahead<Element> next_keys = {.rows = next.keys, .head_dim = group.head_dim};
-    for_each_column_tile<kValueVecs>(group.head_dim, [&](auto d, auto num_vecs, std::size_t column) HWY_ATTR {
-      const std::size_t lanes = hn::Lanes(d);
-      Tile<decltype(num_rows)::value, decltype(num_vecs)::value, hn::Vec<decltype(d)>> tile;
-      const auto out_at = [&](std::size_t r, std::size_t v)
-                              HWY_ATTR { return group.out + (h + r) * group.out_stride + column + v * lanes; };
-      fill_tile(tile, [&](std::size_t r, std::size_t v) HWY_ATTR {
-        return is_first ? hn::Zero(d) : hn::Mul(hn::Set(d, kept[h + r]), hn::LoadU(d, out_at(r, v)));
-      });
-      add_products(
-          tile, num_positions, [&](std::size_t r, std::size_t p) HWY_ATTR { return weights[h + r][p]; },
-          [&](std::size_t p, std::size_t v) HWY_ATTR {
-            next_keys.ask_for(lanes);
-            return load_values(d, block.values[p], column, v * lanes);
-          });
-      use_tile(tile, [&](std::size_t r, std::size_t v, auto sum) HWY_ATTR { hn::StoreU(sum, d, out_at(r, v)); });
+    Tile<decltype(num_rows)::value, NumVecs::value, hn::Vec<D>> tile;
+    const float* weights = visit.weights[h];
+    Ahead<Element>* ahead = h == 0 ? next_keys : nullptr;  // once a position
+    const auto out_at = [&](std::size_t r, std::size_t v)
+                            HWY_ATTR { return group.out + (h + r) * group.out_stride + column + v * lanes; };
+    fill_tile(tile, [&](std::size_t r, std::size_t v) HWY_ATTR {
+      return block.positions.begin == 0 ? hn::Zero(d)
+                                        : hn::Mul(hn::Set(d, visit.kept[h + r]), hn::LoadU(d, out_at(r, v)));
     });
+    add_products(
+        tile, visit.num_positions, [&](std::size_t r, std::size_t p) HWY_ATTR { return weights[r * kAttendBlock + p]; },
+        [&](std::size_t p, std::size_t v) HWY_ATTR {
+          if (ahead != nullptr) ahead->ask_for(lanes);
+          return load_values(d, block.values[p], column, v * lanes);
+        });
+    use_tile(tile, [&](std::size_t r, std::size_t v, auto sum) HWY_ATTR { hn::StoreU(sum, d, out_at(r, v)); });
   });
 }
 
 // ---- Blocks times tokens --------------------------------------------------------------------------------------------
 
 constexpr std::size_t kTileTokens = 16;  // tokens that visit a block, while it is in cache, before the next is fetched
+constexpr std::size_t kKeysAtOnce = 16;  // that all of them visit, while they are in the first-level cache
 
 struct AttendTask {
   View<float> out;
@@ -352,36 +366,50 @@ void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range 
     std::fill_n(of_token.largest, kGroupHeads, -std::numeric_limits<float>::infinity());
     std::fill_n(of_token.sum, kGroupHeads, 0.0f);
   }
-  HWY_ALIGN float scores[kGroupHeads][kAttendBlock];
-  float kept[kGroupHeads];
-  const auto group_of = [&](std::size_t t) {
-    return Group{.num_heads = heads.count(),
-                 .head_dim = kv.head_dim,
-                 .q = task.q.row(t, heads.begin),
-                 .q_stride = task.q.stride(1),
-                 .out = task.out.row(t, heads.begin),
-                 .out_stride = task.out.stride(1)};
-  };
+  HWY_ALIGN float scores[kTileTokens][kGroupHeads][kAttendBlock];
+  float kept[kTileTokens][kGroupHeads];
   const std::size_t end = task.first_position + tokens.end;  // what the last token sees
   const auto find = [&](std::size_t begin) {
     return find_block<Element>(kv, task.kv_head_idx, {begin, std::min(begin + kAttendBlock, end)});
   };
   Block<Element> next = find(0);
+  Visit visits[kTileTokens];
   for (std::size_t begin = 0; begin < end; begin += kAttendBlock) {
     const Block<Element> block = next;
     if (begin + kAttendBlock < end) next = find(begin + kAttendBlock);
+    std::size_t num_visits = 0;
     for (std::size_t t = tokens.begin; t < tokens.end; ++t) {
-      const std::size_t seen = task.first_position + t + 1;
+      const std::size_t seen = task.first_position + t + 1, i = t - tokens.begin;
       if (seen <= begin) continue;
-      const std::size_t num_positions = std::min(seen - begin, kAttendBlock);
-      const Group group = group_of(t);
-      Softmax& state = softmax[t - tokens.begin];
-      score_block(scores, group, block, num_positions);
-      for (std::size_t h = 0; h < group.num_heads; ++h) {
-        kept[h] = weigh_block(scores[h], num_positions, task.scale, state.largest[h], state.sum[h]);
-      }
-      add_values(group, kept, scores, block, next, num_positions);
+      visits[num_visits++] = {.group = {.num_heads = heads.count(),
+                                        .head_dim = kv.head_dim,
+                                        .q = task.q.row(t, heads.begin),
+                                        .q_stride = task.q.stride(1),
+                                        .out = task.out.row(t, heads.begin),
+                                        .out_stride = task.out.stride(1)},
+                              .num_positions = std::min(seen - begin, kAttendBlock),
+                              .softmax = &softmax[i],
+                              .weights = scores[i],
+                              .kept = kept[i]};
     }
+    const std::span all(visits, num_visits);
+    for (std::size_t p = 0; p < block.positions.count(); p += kKeysAtOnce) {
+      for (const Visit& visit : all) {
+        score_keys(visit.weights, visit.group, block, {p, std::min(p + kKeysAtOnce, visit.num_positions)},
+                   &visit == visits);
+      }
+    }
+    for (const Visit& visit : all) {
+      for (std::size_t h = 0; h < heads.count(); ++h) {
+        visit.kept[h] = weigh_block(visit.weights[h], visit.num_positions, task.scale, visit.softmax->largest[h],
+                                    visit.softmax->sum[h]);
+      }
+    }
+    Ahead<Element> next_keys = {.rows = next.keys, .head_dim = kv.head_dim};
+    for_each_column_tile<kValueVecs>(kv.head_dim, [&](auto d, auto num_vecs, std::size_t column) HWY_ATTR {
+      for (const Visit& visit : all)
+        add_values(d, num_vecs, column, visit, block, &visit == visits ? &next_keys : nullptr);
+    });
   }
   for (std::size_t t = tokens.begin; t < tokens.end; ++t) {
     for (std::size_t h = 0; h < heads.count(); ++h) {
