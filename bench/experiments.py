@@ -47,6 +47,7 @@ BASE = {
 # Documents for a step, some 4,450 tokens: a run reads each text once.
 TEXTS = {"stories": 10, "arithmetic": 7.5, "dialogues": 7.5, "descriptions": 7.5, "facts": 5}
 HELD_OUT_STEPS = 20
+BEGINNINGS = 256  # of texts that the engine goes on with
 TAIL = 50  # steps at the end whose mean is a run's loss
 PAIRS, ROUNDS, SYMBOLS = (2, 16), 3, 32  # of a document of the recall task: least and most, how often asked; keys, and values
 
@@ -210,21 +211,18 @@ def measure_router(lab, run):
 # ---- 5 ----
 
 def measure_acceptance(lab, run):
-    """The engine's guesses that were right, by depth, of those whose forerunners all were: greedy ends to held-out beginnings.
-    The engine tries every depth for a few steps and then keeps to what is fastest, so it is started anew several times."""
-    depth, streams, starts = 4, 16, 8
-    begins = [ids[:32].tolist() for ids in documents(lab.work / "held-out.safetensors") if len(ids) >= 96][:streams * starts]
-    tried, right = dict.fromkeys(range(1, depth + 1), 0), dict.fromkeys(range(1, depth + 1), 0)
-    for i in range(starts):
-        port = free_port()
-        command = [str(lab.qnext_path), "serve", str(run), "--port", str(port), "--draft", str(depth), "--pack-cache", "none",
-                   "--threads", str(lab.threads), "--parallel", str(streams)]
-        with Server(run.name, command, port) as server:
-            server.complete_all(begins[i * streams:(i + 1) * streams], 40)
-            for counts, kind in ((tried, ""), (right, "right_")):
-                for d, count in server.counters(f"qnext_guesses_{kind}total", "depth").items():
-                    counts[int(d)] += count
-    shares = {d: right[d] / max(tried[d], 1) for d in tried}
+    """The engine's guesses that were right, by depth, of those whose forerunners all were: greedy ends to held-out
+    beginnings."""
+    depth, streams = 4, 16
+    begins = [ids[:32].tolist() for ids in documents(lab.work / "held-out.safetensors") if len(ids) >= 96][:BEGINNINGS]
+    port = free_port()
+    command = [str(lab.qnext_path), "serve", str(run), "--port", str(port), "--draft", str(depth), "--fixed-draft",
+               "--pack-cache", "none", "--threads", str(lab.threads), "--parallel", str(streams)]
+    with Server(run.name, command, port) as server:
+        server.complete_all(begins, 40)
+        tried, right = ({int(d): count for d, count in server.counters(f"qnext_guesses_{kind}total", "depth").items()}
+                        for kind in ("", "right_"))
+    shares = {d: right.get(d, 0) / tried[d] for d in range(1, depth + 1) if tried.get(d)}
     write_points(run, "acceptance", [{"depth": d, "right": share} for d, share in shares.items()])
     return {**loss(run), **{f"right at depth {d}": share for d, share in shares.items()},
             **{f"tried at depth {d}": count for d, count in tried.items()}}

@@ -221,6 +221,7 @@ Result<ExitCode> chat(const ChatOptions& options) {
   QN_RETURN_IF_ERROR(generator->open({.context_tokens = context_tokens,
                                       .kv_type = options.context.kv_type,
                                       .max_drafts = options.context.drafts_for(generator->model().config().has_mtp),
+                                      .adapts_drafts = !options.context.fixed_drafts,
                                       .num_kept_prefixes = kKeptPrefixes}));
   if (const auto note = model_note(options.model)) say(fmt::format("note: {}", *note));
   if (stdin_is_terminal()) say("/help lists the commands; Ctrl-C stops an answer; Ctrl-D leaves");

@@ -101,6 +101,11 @@ void add_context_options(CLI::App& command, ContextOptions& options) {
       ->check(CLI::Range(0, 8))
       ->type_name("N")
       ->group("Machine");
+  command
+      .add_flag(
+          "--fixed-draft", options.fixed_drafts,
+          "Guess as many as --draft says at every step, whatever it costs: to measure how often guesses are right")
+      ->group("Machine");
 }
 
 Result<Machine> make_machine(const MachineOptions& options) {

@@ -66,6 +66,7 @@ struct ContextOptions {
   std::size_t context_tokens = 0;  // 0: the command's own default
   DType kv_type = DType::kF32;
   std::optional<std::size_t> max_drafts;  // none: a few, if the model has an MTP block
+  bool fixed_drafts = false;              // always as many
 
   std::size_t drafts_for(bool has_mtp) const { return max_drafts.value_or(has_mtp ? 2 : 0); }
 };

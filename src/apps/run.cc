@@ -73,7 +73,8 @@ Result<ExitCode> run(const RunOptions& options) {
   QN_TRY(const auto generator, Generator::load(options.model, options.machine));
   QN_RETURN_IF_ERROR(generator->open({.context_tokens = context_for(options, prompt, generator->model().config()),
                                       .kv_type = options.context.kv_type,
-                                      .max_drafts = options.context.drafts_for(generator->model().config().has_mtp)}));
+                                      .max_drafts = options.context.drafts_for(generator->model().config().has_mtp),
+                                      .adapts_drafts = !options.context.fixed_drafts}));
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
 
   const SamplingParams sampling = choose_sampling(options.sampling, files.generation);

@@ -163,7 +163,8 @@ Result<ExitCode> serve(ServeOptions options) {
                              .num_sequences = options.num_parallel,
                              .max_waiting = options.num_parallel + options.max_waiting,
                              .kv_type = options.context.kv_type,
-                             .max_drafts = options.context.drafts_for(model->config().has_mtp)};
+                             .max_drafts = options.context.drafts_for(model->config().has_mtp),
+                             .adapts_drafts = !options.context.fixed_drafts};
   engine_config.num_kept_prefixes = num_kept_prefixes(options, model->config(), engine_config);
   QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
   QN_TRY(const ServedModel served, served_model(options, files, model->config(), context_tokens));
