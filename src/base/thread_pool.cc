@@ -23,12 +23,23 @@ inline void pause_cpu() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(std::size_t num_threads) {
+ThreadPool::ThreadPool(std::size_t num_threads, std::vector<NumaNode> nodes) : nodes_(std::move(nodes)) {
   QN_CHECK(num_threads >= 1, "a pool of {} threads", num_threads);
   workers_.reserve(num_threads - 1);
+  const auto bind = [this, num_threads](std::size_t part_idx) {
+    if (nodes_.size() > 1) stay_on_node(node_of_part(nodes_, part_idx, num_threads));
+  };
   for (std::size_t part_idx = 1; part_idx < num_threads; ++part_idx) {
-    workers_.emplace_back([this, part_idx] { worker_loop(part_idx); });
+    workers_.emplace_back([this, bind, part_idx] {
+      bind(part_idx);
+      worker_loop(part_idx);
+    });
   }
+  bind(0);
+}
+
+const NumaNode* ThreadPool::node_of(std::size_t part_idx) const {
+  return nodes_.size() > 1 ? &node_of_part(nodes_, part_idx, num_threads()) : nullptr;
 }
 
 ThreadPool::~ThreadPool() {

@@ -9,18 +9,23 @@
 #include <vector>
 
 #include "base/function_ref.h"
+#include "base/numa.h"
 
 namespace qnext {
 
 class ThreadPool {
  public:
-  // num_threads >= 1 counts the caller, who works too: 1 starts no thread.
-  explicit ThreadPool(std::size_t num_threads);
+  // num_threads >= 1 counts the caller, who works too: 1 starts no thread. Where there are several NUMA nodes each part
+  // is bound to one, part 0 with the thread that makes the pool, and so with those that it starts later.
+  explicit ThreadPool(std::size_t num_threads, std::vector<NumaNode> nodes = numa_nodes());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   std::size_t num_threads() const { return workers_.size() + 1; }
+
+  // Where a part runs; null where it makes no difference.
+  const NumaNode* node_of(std::size_t part_idx) const;
 
   // Calls work(part_idx) once for every part_idx in [0, num_threads()), all at once, and returns when all are done.
   // Not reentrant; called by one thread at a time.
@@ -32,6 +37,7 @@ class ThreadPool {
  private:
   void worker_loop(std::size_t part_idx);
 
+  std::vector<NumaNode> nodes_;
   std::vector<std::thread> workers_;
   const FunctionRef<void(std::size_t)>* work_ = nullptr;  // of the fork under way
   alignas(64) std::atomic<std::uint32_t> generation_{0};  // grows by one a fork

@@ -9,7 +9,6 @@ constexpr std::size_t kFlopsAnElement = 16;  // of a gate or a norm, roughly: an
 
 // Output rows of a matrix are dealt out in multiples of what the register tiles take.
 constexpr std::size_t kMatmulGrain = 8;
-constexpr std::size_t kPackedGrain = 2 * kPackGrain;
 constexpr std::size_t kChannelGrain = 64;
 constexpr std::size_t kAttendTileTokens = 16;
 

@@ -21,6 +21,9 @@ struct AttendSpan {
   KvPages kv;
 };
 
+// Threads deal out the rows of a packed matrix in multiples of this: split_range(rows, kPackedGrain, part, threads).
+inline constexpr std::size_t kPackedGrain = 2 * kPackGrain;
+
 class Ops {
  public:
   Ops(const KernelTable& table, ThreadPool& pool) : table_(table), pool_(pool) {}

@@ -91,16 +91,30 @@ Status pack_all(const Plan& plan, const ModelWeights& weights, const Ops& ops, c
   return success();
 }
 
+// Each thread's rows of each matrix go to where it runs.
+void keep_near_readers(const Plan& plan, const Ops& ops) {
+  const ThreadPool& pool = ops.pool();
+  if (pool.node_of(0) == nullptr) return;
+  for (const Weight* w : plan.matrices) {
+    const std::size_t group_bytes = ops.table().packed->packed_bytes(*w) / ceil_div(w->rows, kPackGrain);
+    for (std::size_t part_idx = 0; part_idx < pool.num_threads(); ++part_idx) {
+      const Range rows = split_range(w->rows, kPackedGrain, part_idx, pool.num_threads());
+      const std::size_t begin = rows.begin / kPackGrain, end = ceil_div(rows.end, kPackGrain);
+      keep_on_node({w->packed + begin * group_bytes, (end - begin) * group_bytes}, *pool.node_of(part_idx));
+    }
+  }
+}
+
 Status pack_in_memory(const Plan& plan, ModelWeights& weights, const Ops& ops, const PackOptions& options) {
   auto* memory = weights.owned.allocate(plan.num_bytes + kHugePageBytes);
   memory +=
       round_up(reinterpret_cast<std::uintptr_t>(memory), kHugePageBytes) - reinterpret_cast<std::uintptr_t>(memory);
   ::madvise(memory, plan.num_bytes, MADV_HUGEPAGE);  // fewer misses of the address translation; advice, which may fail
-  QN_RETURN_IF_ERROR(pack_all(
-      plan, weights, ops, options, [&](std::uint64_t begin) { return memory + begin; },
-      [](std::span<std::byte>) { return success(); }));
   set_packed(plan, memory);
-  return success();
+  keep_near_readers(plan, ops);
+  return pack_all(
+      plan, weights, ops, options, [&](std::uint64_t begin) { return memory + begin; },
+      [](std::span<std::byte>) { return success(); });
 }
 
 // ---- The cache ----
@@ -157,6 +171,7 @@ Status open_cache(const Plan& plan, const std::filesystem::path& path, std::uint
   QN_TRY(CheckedFile file, CheckedFile::open(path, tag, plan.num_bytes, check, ops.pool()));
   weights.packed_file.emplace(std::move(file));
   set_packed(plan, weights.packed_file->data().data());
+  keep_near_readers(plan, ops);
   return success();
 }
 

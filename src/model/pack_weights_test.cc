@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <thread>
 
 #include "model/export_test_support.h"
 #include "model/resident_weights.h"
@@ -84,6 +85,23 @@ TEST_F(PackWeights, CacheAndMemoryHoldTheSame) {
   fs::remove_all(cache_);
   EXPECT_EQ(*logits(), *built);
   EXPECT_FALSE(fs::exists(cache_)) << "too little to keep";
+}
+
+// Two nodes that are the same one: all of the road, but for another node's memory.
+TEST_F(PackWeights, NodesChangeNothing) {
+  const auto expected = logits();
+  ASSERT_TRUE(expected.ok()) << expected.message();
+  std::thread([&] {  // which the pool binds
+    NumaNode node = numa_nodes().empty() ? NumaNode{.id = 0, .cpus = {0}} : numa_nodes()[0];
+    ThreadPool pool(3, {node, node});
+    ops_.emplace(*table_, pool);
+    for (const fs::path& cache : {cache_, fs::path()}) {
+      options_.cache_folder = cache;
+      const auto actual = logits();
+      ASSERT_TRUE(actual.ok()) << actual.message();
+      EXPECT_EQ(*actual, *expected);
+    }
+  }).join();
 }
 
 TEST_F(PackWeights, AChangedModelOrADamagedCacheIsPackedAgain) {
