@@ -225,7 +225,7 @@ def measure_acceptance(lab, run):
     shares = {d: right.get(d, 0) / tried[d] for d in range(1, depth + 1) if tried.get(d)}
     write_points(run, "acceptance", [{"depth": d, "right": share} for d, share in shares.items()])
     return {**loss(run), **{f"right at depth {d}": share for d, share in shares.items()},
-            **{f"tried at depth {d}": count for d, count in tried.items()}}
+            **{f"tried at depth {d}": tried[d] for d in shares}}
 
 
 # ---- 6 ----

@@ -3,7 +3,9 @@
 llama.cpp. Weights are one random block of data over and over; only their sizes and magnitudes are a model's.
 
 usage: tools/make_synthetic.py OUT.gguf --tokenizer tokenizer.json [--layers 4] [--type q4_k|q4_0|q8_0|bf16] [--experts 512]
-                               [--mtp X]
+                               [--mtp X | --dense]
+
+--dense: layers of Qwen3-32B's shapes, to compare with.
 
 --mtp X adds an MTP block that passes the last token's embedding on, and multiplies every layer's output by X. 0: layers cost
 what they cost and change nothing, so that the block always guesses what the trunk says.
@@ -62,6 +64,32 @@ def tokenizer_fields(path):
     return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.tokens": tokens,
             "tokenizer.ggml.token_type": kinds, "tokenizer.ggml.merges": merges, "tokenizer.ggml.eos_token_id": 151645,
             "tokenizer.ggml.padding_token_id": 151643, "tokenizer.ggml.add_bos_token": False}
+
+
+# Qwen3-32B: hidden size, query and K/V heads, their width, and the feed-forward's
+DENSE_H, DENSE_HEADS, DENSE_KV_HEADS, DENSE_HEAD, DENSE_WIDTH = 5120, 64, 8, 128, 25600
+
+
+def dense_metadata(args):
+    arch = {"block_count": args.layers, "context_length": 262144, "embedding_length": DENSE_H, "feed_forward_length": DENSE_WIDTH,
+            "attention.head_count": DENSE_HEADS, "attention.head_count_kv": DENSE_KV_HEADS, "rope.freq_base": 1e6,
+            "attention.layer_norm_rms_epsilon": 1e-6, "attention.key_length": DENSE_HEAD, "attention.value_length": DENSE_HEAD}
+    return {"general.architecture": "qwen3", "general.name": "synthetic qwen3", "general.alignment": 32,
+            **{f"qwen3.{key}": value for key, value in arch.items()}, **tokenizer_fields(args.tokenizer)}
+
+
+def dense_tensors(args):
+    """As tensors()."""
+    kind, inner, kv = args.type, DENSE_HEADS * DENSE_HEAD, DENSE_KV_HEADS * DENSE_HEAD
+    yield "token_embd.weight", (DENSE_H, V), kind, 0.02, 0
+    yield "output_norm.weight", (DENSE_H,), "f32", 0.05, 1
+    yield "output.weight", (DENSE_H, V), "q6_k" if kind == "q4_k" else kind, 0.02, 0
+    for layer in range(args.layers):
+        for name, dims in (("attn_q", (DENSE_H, inner)), ("attn_k", (DENSE_H, kv)), ("attn_v", (DENSE_H, kv)), ("attn_output", (inner, DENSE_H)),
+                           ("ffn_gate", (DENSE_H, DENSE_WIDTH)), ("ffn_up", (DENSE_H, DENSE_WIDTH)), ("ffn_down", (DENSE_WIDTH, DENSE_H))):
+            yield f"blk.{layer}.{name}.weight", dims, kind, 0.02, 0
+        for name, width in (("attn_q_norm", DENSE_HEAD), ("attn_k_norm", DENSE_HEAD), ("attn_norm", DENSE_H), ("ffn_norm", DENSE_H)):
+            yield f"blk.{layer}.{name}.weight", (width,), "f32", 0.05, 1
 
 
 def metadata(args):
@@ -154,17 +182,19 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--type", choices=("q4_k", "q4_0", "q8_0", "bf16"), default="q4_k")
     parser.add_argument("--experts", type=int, default=512)
-    parser.add_argument("--mtp", type=float)
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--mtp", type=float)
+    other.add_argument("--dense", action="store_true")
     args = parser.parse_args()
     source, pools, offset, head, entries = random.Random(0), {}, 0, b"", []
-    for name, dims, kind, deviation, mean in tensors(args):
+    for name, dims, kind, deviation, mean in (dense_tensors if args.dense else tensors)(args):
         count = 1
         for dim in dims:
             count *= dim
         head += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TYPES[kind][0], offset)
         entries.append((kind, count, deviation, mean))
         offset += -(-bytes_of(kind, count) // 32) * 32
-    fields = metadata(args)
+    fields = (dense_metadata if args.dense else metadata)(args)
     part = args.out + ".part"
     with open(part, "wb") as file:
         file.write(b"GGUF" + struct.pack("<IQQ", 3, len(entries), len(fields)))
