@@ -234,9 +234,8 @@ asio::awaitable<bool> HttpServer::greet(Connection& connection) {
   const Connection::Begun begun = co_await connection.begin();
   if (begun == Connection::Begun::kNotTls) {
     const HttpRequest none(http::verb::unknown, "/", 11);
-    HttpExchange exchange(connection, none, limits_);
-    exchange.close();
-    co_await exchange.send_error(no_tls());
+    HttpExchange exchange(connection, none, limits_, no_tls());
+    co_await handler_(exchange);
   }
   co_return begun == Connection::Begun::kReady;
 }
@@ -260,11 +259,8 @@ asio::awaitable<bool> HttpServer::serve_one(Connection& connection, beast::flat_
   const bool is_http = problem.category() == http::make_error_code(http::error::bad_method).category();
   if (problem && (!is_http || problem == http::error::end_of_stream)) co_return false;
   const HttpRequest request = problem ? HttpRequest(http::verb::unknown, "/", 11) : parser.release();
-  HttpExchange exchange(connection, request, limits_);
-  if (problem) {
-    co_await exchange.send_error(read_error(problem, limits_));
-    co_return false;
-  }
+  HttpExchange exchange(connection, request, limits_,
+                        problem ? std::optional(read_error(problem, limits_)) : std::nullopt);
   co_await handler_(exchange);
   co_return exchange.keeps_alive();
 }

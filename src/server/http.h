@@ -12,6 +12,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -35,10 +36,13 @@ using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>
 // The answer to one request; exactly one of send, send_error and begin_stream is called.
 class HttpExchange {
  public:
-  HttpExchange(Connection& connection, const HttpRequest& request, const HttpLimits& limits)
-      : connection_(connection), request_(request), limits_(limits) {}
+  // `problem`: what was wrong with what came; then the request is empty, and the connection ends with the answer.
+  HttpExchange(Connection& connection, const HttpRequest& request, const HttpLimits& limits,
+               std::optional<ApiError> problem = {})
+      : connection_(connection), request_(request), limits_(limits), problem_(std::move(problem)) {}
 
   const HttpRequest& request() const { return request_; }
+  const std::optional<ApiError>& problem() const { return problem_; }
   std::string path() const;  // without ?query, percent codes decoded
 
   boost::asio::awaitable<void> send(unsigned status, std::string type, std::string body);
@@ -71,9 +75,10 @@ class HttpExchange {
   Connection& connection_;
   const HttpRequest& request_;
   const HttpLimits& limits_;
+  std::optional<ApiError> problem_;
   std::vector<std::pair<std::string, std::string>> headers_;
   unsigned status_ = 0;
-  bool keeps_alive_ = request_.keep_alive();
+  bool keeps_alive_ = !problem_ && request_.keep_alive();
 };
 
 using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange& exchange)>;

@@ -58,6 +58,17 @@ std::string event_of(const Json& json) {
 }
 
 constexpr std::string_view kModelPath = "/v1/models/";
+const std::string kOtherRoute = "other";
+
+// Of bodies that wait to be read, or are: four of the largest, or thousands of usual ones.
+constexpr std::size_t kMaxWaitingBytes = std::size_t{64} << 20;
+
+// What a request's Origin header names is where its page came from; a proxy in front of us may speak another protocol.
+bool is_own_page(const HttpRequest& request) {
+  const std::string_view origin(request[http::field::origin]), host(request[http::field::host]);
+  const std::size_t begin = origin.find("://");
+  return begin != std::string_view::npos && origin.substr(begin + 3) == host;
+}
 
 const std::vector<std::string>& get_paths() {
   static const std::vector<std::string> out = {
@@ -79,7 +90,7 @@ bool is_get_path(const std::string& path) {
 
 std::string route_name(const std::string& path) {
   if (path.starts_with(kModelPath)) return "/v1/models/{id}";
-  return is_among(get_paths(), path) || is_among(post_paths(), path) ? path : "other";
+  return is_among(get_paths(), path) || is_among(post_paths(), path) ? path : kOtherRoute;
 }
 
 }  // namespace
@@ -126,12 +137,17 @@ Awaitable Server::handle(HttpExchange& exchange) {
   const CountGuard here(num_handled_);
   RequestLog log;
   log.id = fmt::format("{:x}-{}", static_cast<std::uint32_t>(unix_time_s()), next_id_++);
-  log.route = route_name(exchange.path());
+  log.route = exchange.problem() ? kOtherRoute : route_name(exchange.path());
   const auto begin = Clock::now();
   if (!config_.cors_origin.empty()) {
     exchange.add_header("Access-Control-Allow-Origin", config_.cors_origin);
-    exchange.add_header("Access-Control-Allow-Headers", "authorization, content-type");
-    exchange.add_header("Access-Control-Allow-Methods", "GET, POST");
+    exchange.add_header("Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+    if (exchange.request().method() == http::verb::options) {
+      exchange.add_header("Access-Control-Allow-Headers",
+                          std::string(exchange.request()[http::field::access_control_request_headers]));
+      exchange.add_header("Access-Control-Allow-Methods", "GET, POST");
+      exchange.add_header("Access-Control-Max-Age", "600");
+    }
   }
   exchange.add_header("X-Request-Id", log.id);
   co_await dispatch(exchange, log);
@@ -167,6 +183,15 @@ std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
     return ApiError{.status = 503, .message = "The server is stopping.", .type = "server_error", .retry_after_s = 5};
   }
   if (is_among(post_paths(), path)) {
+    // A browser sends a foreign page's POST without asking first, if it only looks like a form's.
+    const std::string_view origin(exchange.request()[http::field::origin]);
+    if (!origin.empty() && !is_own_page(exchange.request()) && config_.cors_origin != "*" &&
+        config_.cors_origin != origin) {
+      return ApiError{
+          .status = 403,
+          .message = fmt::format("Pages of {} may not ask here; the server's flag --cors allows it.", origin),
+          .code = "origin_not_allowed"};
+    }
     const std::string_view type(exchange.request()[http::field::content_type]);
     if (!type.empty() && !type.starts_with("application/json")) {
       return ApiError{.status = 415,
@@ -177,6 +202,10 @@ std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
 }
 
 Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
+  if (exchange.problem()) {
+    co_await exchange.send_error(*exchange.problem());
+    co_return;
+  }
   const std::string path = exchange.path();
   if (exchange.request().method() == http::verb::options && !config_.cors_origin.empty()) {
     co_await exchange.send(204, "text/plain", "");
@@ -201,6 +230,12 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
     }
     co_return;
   }
+  const std::size_t num_bytes = exchange.request().body().size();
+  if (*num_waiting_bytes_ > 0 && *num_waiting_bytes_ + num_bytes > kMaxWaitingBytes) {
+    co_await exchange.send_error(queue_full());
+    co_return;
+  }
+  const CountGuard waiting(num_waiting_bytes_, num_bytes);
   PreparedPost post =
       co_await asio::co_spawn(prepare_io_, prepare_aside(path, exchange.request().body()), asio::use_awaitable);
   if (const auto* error = std::get_if<ApiError>(&post)) {

@@ -20,7 +20,7 @@ struct ServerConfig {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8080;               // 0: any that is free
   std::vector<std::string> api_keys = {};  // none: everyone may ask
-  std::string cors_origin = {};            // "": no other origin's pages may ask
+  std::string cors_origin = {};            // "": no other origin's pages may ask; "*": all may
   std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
   std::shared_ptr<TlsContext> tls = {};               // null: not encrypted
@@ -46,7 +46,7 @@ struct TextReply {
 
 class Server {
  public:
-  // `engine` and `model` must outlive this. `log` is called after each request that reached a route.
+  // `engine` and `model` must outlive this. `log` is called after each request, one that could not be read, too.
   Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
 
   ~Server();
@@ -91,6 +91,8 @@ class Server {
   boost::asio::io_context prepare_io_{1};  // bodies are made into requests here; coroutines of io_ may wait in it
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> prepare_guard_{prepare_io_.get_executor()};
   bool draining_ = false;
+  std::shared_ptr<std::size_t> num_waiting_bytes_ =
+      std::make_shared<std::size_t>(0);  // of bodies on their way through prepare_io_
   std::shared_ptr<std::size_t> num_handled_ = std::make_shared<std::size_t>(0);  // requests not yet answered
   std::uint64_t next_id_ = 1;
   WorkerThread prepare_thread_;  // last: runs once all of the above is there
