@@ -66,6 +66,13 @@ AnswerText::AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stop
   if (tool_use.tools != nullptr) calls_.emplace(tool_use.tools, tool_use.one_call);
 }
 
+std::string AnswerText::find_stop(const std::string& text) {
+  std::string out = stop_.feed(text);
+  num_bytes_ += text.size();
+  num_certain_bytes_ += out.size();
+  return out;
+}
+
 TextDelta AnswerText::split(std::string text) {
   if (!splits_) return {.content = std::move(text)};
   return splitter_.feed(text);
@@ -81,7 +88,10 @@ TextDelta AnswerText::take_calls(TextDelta delta, bool is_last) {
 }
 
 TextDelta AnswerText::finish() {
-  TextDelta out = split(stop_.feed(detokenizer_.finish()) + stop_.finish());
+  std::string text = find_stop(detokenizer_.finish());
+  const std::string held = stop_.finish();
+  num_certain_bytes_ += held.size();
+  TextDelta out = split(text + held);
   if (splits_) out.append(splitter_.finish());
   return take_calls(std::move(out), /*is_last=*/true);
 }

@@ -51,19 +51,25 @@ class AnswerText {
  public:
   AnswerText(const Tokenizer& tokenizer, std::vector<std::string> stops, AnswerParts parts, const ToolUse& tool_use);
 
-  TextDelta feed(TokenId id) { return take_calls(split(stop_.feed(detokenizer_.feed(id))), /*is_last=*/false); }
+  TextDelta feed(TokenId id) { return take_calls(split(find_stop(detokenizer_.feed(id))), /*is_last=*/false); }
   TextDelta finish();
+
+  // Of the tokens' text so far, tags and calls included: all of it, and what is certain to come before any stop string.
+  std::size_t num_bytes() const { return num_bytes_; }
+  std::size_t num_certain_bytes() const { return num_certain_bytes_; }
 
   // A stop string came, or the only call: what follows is swallowed.
   bool stopped() const { return stop_.stopped() || (calls_ && calls_->is_done()); }
   bool has_calls() const { return calls_ && calls_->has_calls(); }
 
  private:
+  std::string find_stop(const std::string& text);
   TextDelta split(std::string text);
   TextDelta take_calls(TextDelta delta, bool is_last);
 
   Detokenizer detokenizer_;
   StopText stop_;
+  std::size_t num_bytes_ = 0, num_certain_bytes_ = 0;
   bool splits_;
   ReasoningSplitter splitter_;
   std::optional<ToolCallParser> calls_;

@@ -4,6 +4,8 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include <algorithm>
+
 namespace qnext {
 namespace asio = boost::asio;
 
@@ -50,6 +52,7 @@ std::unique_ptr<Generation> Generation::start(asio::io_context& io, EngineThread
     out->answers_.push_back(Answer{.ticket = *ticket,
                                    .text = AnswerText(model.tokenizer, answer.stops, answer.parts, answer.tool_use),
                                    .update = {},
+                                   .held = {},
                                    .last_token = {},
                                    .repeats_prompt = answer.repeats_prompt});
     ++out->num_running_;
@@ -100,9 +103,22 @@ void Generation::on_token(Answer& answer, const TokenEvent& token) {
     metrics_.first_token_s().Observe(*first_token_s_);
   }
   answer.last_token = now;
+  answer.held.push_back({{token.token_id, token.logprob, token.top_logprobs}, answer.text.num_bytes()});
   answer.update.text.append(answer.text.feed(token.token_id));
-  answer.update.tokens.push_back({token.token_id, token.logprob, token.top_logprobs});
+  pass_tokens_on(answer);
   if (answer.text.stopped()) engine_.cancel(answer.ticket);
+}
+
+// Those of whose text some is certain, and those of no text that come before what is not.
+void Generation::pass_tokens_on(Answer& answer) {
+  const std::size_t num_certain = answer.text.num_certain_bytes();
+  const bool all = num_certain == answer.text.num_bytes();
+  const auto first_held =
+      std::ranges::find_if(answer.held, [&](const HeldToken& held) { return !all && held.begin >= num_certain; });
+  for (auto held = answer.held.begin(); held != first_held; ++held) {
+    answer.update.tokens.push_back(std::move(held->token));
+  }
+  answer.held.erase(answer.held.begin(), first_held);
 }
 
 void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
@@ -115,6 +131,7 @@ void Generation::on_finish(Answer& answer, const FinishEvent& finish) {
   num_accepted_tokens_ += finish.num_accepted_tokens;
   if (!answer.repeats_prompt) num_cached_tokens_ += finish.num_cached_tokens;
   answer.update.text.append(answer.text.finish());
+  pass_tokens_on(answer);
   if (finish.reason == FinishReason::kError) error_ = error_of(finish);
   const bool is_late = finish.reason == FinishReason::kDeadline;
   if (is_late && num_new_tokens_ == 0) error_ = nothing_in_time();

@@ -54,10 +54,16 @@ class Generation {
 
  private:
   using Clock = std::chrono::steady_clock;
+  // A token whose text may yet turn out to be a stop string's, which clients do not see.
+  struct HeldToken {
+    AnswerToken token;
+    std::size_t begin;  // of its text, in the answer's
+  };
   struct Answer {
     EngineThread::Ticket ticket = 0;
     AnswerText text;
     AnswerUpdate update;
+    std::vector<HeldToken> held;
     std::optional<Clock::time_point> last_token;
     bool repeats_prompt = false;
     bool ended = false;
@@ -67,6 +73,7 @@ class Generation {
   void on_event(std::size_t index, const Event& event);
   void on_token(Answer& answer, const TokenEvent& token);
   void on_finish(Answer& answer, const FinishEvent& finish);
+  static void pass_tokens_on(Answer& answer);
 
   EngineThread& engine_;
   Metrics& metrics_;

@@ -325,6 +325,38 @@ class Chat(Case):
                 self.assertIn("Retry-After", headers)
         self.assertEqual(len(self.chat().choices), 1)
 
+    def test_tokens_of_a_stop_string_are_not_reported(self):
+        """Logprobs are of the text that is shown: whole and streamed, of chats and completions, whatever the stop cuts."""
+        ask = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 24, "temperature": 0, "logprobs": 1,
+               "extra_body": {"ignore_eos": True}}
+        whole = self.api.completions.create(**ask).choices[0]
+        tokens = whole.logprobs.tokens
+        text = "".join(tokens)
+        self.assertEqual(whole.text, text)
+        for first, cut in ((8, 0), (8, 1), (13, 2)):  # a stop from so many characters within a token to within the next but one
+            begin = len("".join(tokens[:first])) + min(cut, len(tokens[first]) - 1)
+            stop = text[begin:len("".join(tokens[:first + 2])) + 1]
+            end = text.index(stop)
+            shown, count = "", 0
+            while len(shown) < end:
+                shown, count = shown + tokens[count], count + 1
+            one = self.api.completions.create(**ask, stop=stop).choices[0]
+            self.assertEqual(one.text, text[:end])
+            self.assertEqual(one.logprobs.tokens, tokens[:count], stop)
+            parts = [c.choices[0] for c in self.api.completions.create(**ask, stop=stop, stream=True)]
+            self.assertEqual("".join(part.text for part in parts), text[:end])
+            self.assertEqual([t for part in parts if part.logprobs for t in part.logprobs.tokens], tokens[:count], stop)
+            seen, named = "", ""
+            for part in parts:  # no token comes before some of its text does
+                seen += part.text
+                named += "".join(part.logprobs.tokens[:-1] if part.logprobs else [])
+                self.assertTrue(seen.startswith(named), (seen, named))
+        chat = {"temperature": 0, "max_tokens": 24, "logprobs": True, "extra_body": {"ignore_eos": True}}
+        tokens = [t.token for t in self.chat(**chat).choices[0].logprobs.content]
+        one = self.chat(**chat, stop=tokens[9] + tokens[10]).choices[0]
+        self.assertEqual([t.token for t in one.logprobs.content], tokens[:9])
+        self.assertEqual(one.message.content, "".join(tokens[:9]))
+
     def test_an_old_client_gets_its_stream_unframed(self):
         body = json.dumps({"model": MODEL, "messages": HI, "max_tokens": 4, "stream": True})
         with contextlib.closing(socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT_S)) as peer:
