@@ -12,7 +12,7 @@ class AnswerConstraint : public TokenConstraint {
       : matcher_(std::move(matcher)), thinking_(thinking) {}
 
   Result<bool> mask(std::span<std::uint32_t> allowed) override {
-    if (thinking_.is_inside) {
+    if (thinking_.is_inside && (thinking_.budget == 0 || !grammar_sees_thought_)) {
       if (thinking_.budget > 0) return false;
       std::ranges::fill(allowed, 0U);
       const auto end = static_cast<std::size_t>(*thinking_.end);
@@ -29,12 +29,12 @@ class AnswerConstraint : public TokenConstraint {
     if (thinking_.is_inside) {
       if (thinking_.budget > 0) --thinking_.budget;
       if (token_id == thinking_.end) thinking_.is_inside = false;
-      return success();
+      if (!grammar_sees_thought_) return success();
+    } else if (is_first && token_id == thinking_.begin) {
+      thinking_.is_inside = true;
+      grammar_sees_thought_ = matcher_.has_value();  // which has allowed it
     }
-    if (!matcher_) {
-      thinking_.is_inside = is_first && token_id == thinking_.begin;
-      return success();
-    }
+    if (!matcher_) return success();
     QN_TRY(const std::size_t num_taken, matcher_->accept({&token_id, 1}));
     if (num_taken == 0) return error("the grammar refuses token {}, which it allowed", token_id);
     return success();
@@ -46,6 +46,7 @@ class AnswerConstraint : public TokenConstraint {
   std::optional<GrammarMatcher> matcher_;
   ThinkingRule thinking_;  // is_inside and budget as of now
   bool is_first_ = true;
+  bool grammar_sees_thought_ = false;  // it began within the answer
 };
 
 }  // namespace

@@ -33,9 +33,9 @@ class AnswerGrammars {
   // Prepares in the background: half a second, 55 MB. `end_ids` end an answer; none: no grammars then.
   AnswerGrammars(const Tokenizer& tokenizer, std::vector<TokenId> end_ids, std::size_t vocabulary_tokens);
 
-  // A constraint for one answer: thinking first, where the rule says so, then the grammar, if there is one. Without a
-  // grammar, a block that the answer itself opens at its beginning has the budget, too. Errors: what is wrong with the
-  // grammar; no token closes a block that must be closed.
+  // A constraint for one answer: thinking first, where the rule says so, then the grammar, if there is one. A
+  // block that the answer itself opens at its beginning, where the grammar allows that, has the budget, too. Errors:
+  // what is wrong with the grammar; no token closes a block that must be closed.
   Result<std::shared_ptr<TokenConstraint>> make(const std::optional<AnswerGrammar>& grammar,
                                                 const ThinkingRule& thinking);
 

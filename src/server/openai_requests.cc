@@ -6,11 +6,12 @@
 
 #include "server/body_reader.h"
 #include "server/openai.h"
+#include "server/openai_tools.h"
 
 namespace qnext {
 namespace {
 
-constexpr std::int64_t kMaxAnswers = 128, kMaxStops = 4, kMaxTopLogprobs = 20, kMaxTools = 128;
+constexpr std::int64_t kMaxAnswers = 128, kMaxStops = 4, kMaxTopLogprobs = 20;
 
 ApiError bad_value(const std::string& param, const std::string& message) {
   return {.message = message, .param = param};
@@ -101,6 +102,11 @@ std::optional<AnswerGrammar> read_response_format(BodyReader& body) {
   }
   const Json inner = format->value("json_schema", Json());
   const Json schema = inner.is_object() ? inner.value("schema", Json()) : Json();
+  const Json strict = inner.is_object() ? inner.value("strict", Json()) : Json();
+  if (!strict.is_null() && !strict.is_boolean()) {  // either way the answer keeps to the schema
+    body.fail("response_format.json_schema.strict", "'response_format.json_schema.strict' must be true or false.");
+    return std::nullopt;
+  }
   if (!schema.is_object() && !schema.is_boolean()) {
     body.fail("response_format.json_schema",
               "'response_format.json_schema' must be an object with a 'schema', itself an object.");
@@ -338,78 +344,6 @@ void read_chat_limits(BodyReader& body, Common& common, PreparedAnswer& like) {
   if (wants) like.request.num_logprobs = static_cast<std::size_t>(top.value_or(0));
 }
 
-// ---- Tools ----
-
-struct ToolRequest {
-  ToolUse use;
-  std::string template_tools = "null";   // JSON
-  std::optional<AnswerGrammar> grammar;  // of calls that must be made
-};
-
-std::optional<std::vector<Tool>> read_tools(BodyReader& body, const Json& tools) {
-  std::vector<Tool> out;
-  const auto fail = [&](const std::string& where, const std::string& message) {
-    body.fail(where, message);
-    return std::nullopt;
-  };
-  if (!tools.is_array() || tools.size() > std::size_t{kMaxTools}) {
-    return fail("tools", fmt::format("'tools' must be a list of at most {} tools.", kMaxTools));
-  }
-  for (std::size_t i = 0; i < tools.size(); ++i) {
-    const std::string where = fmt::format("tools[{}]", i);
-    const Json function = tools[i].is_object() ? tools[i].value("function", Json()) : Json();
-    if (!function.is_object() || tools[i].value("type", Json()) != "function") {
-      return fail(where, fmt::format("'{}' must have the type 'function' and a 'function', an object.", where));
-    }
-    const Json name = function.value("name", Json()), parameters = function.value("parameters", Json::object());
-    const std::string text = name.is_string() ? name.get<std::string>() : "";
-    const auto is_fine = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-'; };
-    if (text.empty() || text.size() > 64 || !std::ranges::all_of(text, is_fine)) {
-      return fail(where + ".function.name",
-                  fmt::format("'{}.function.name' must be 1 to 64 of a-z, A-Z, 0-9, _ and -.", where));
-    }
-    if (std::ranges::find(out, text, &Tool::name) != out.end()) {
-      return fail(where + ".function.name", fmt::format("Two tools are called '{}'.", text));
-    }
-    if (!parameters.is_object()) {
-      return fail(where + ".function.parameters",
-                  fmt::format("'{}.function.parameters' must be an object, a JSON schema.", where));
-    }
-    out.push_back({text, parameters});
-  }
-  return out;
-}
-
-// tool_choice: none, auto, required, or {"type": "function", "function": {"name"}}.
-ToolRequest read_tool_request(BodyReader& body) {
-  ToolRequest out;
-  out.use.one_call = !body.flag("parallel_tool_calls").value_or(true);
-  const Json* listed = body.any("tools");
-  const Json* choice = body.any("tool_choice");
-  auto tools = listed == nullptr ? std::vector<Tool>() : read_tools(body, *listed);
-  if (!tools) return out;
-  const Json wanted = choice == nullptr ? Json("auto") : *choice;
-  if (wanted == "none" || (wanted == "auto" && tools->empty())) return out;
-  std::vector<Tool> must;  // of which one has to be called
-  if (wanted == "required") must = *tools;
-  if (wanted.is_object() && wanted.value("type", Json()) == "function" &&
-      wanted.value("function", Json()).is_object()) {
-    const Json name = wanted["function"].value("name", Json());
-    std::ranges::copy_if(*tools, std::back_inserter(must), [&](const Tool& tool) { return name == tool.name; });
-  }
-  if (must.empty() && wanted != "auto") {
-    body.fail("tool_choice", "'tool_choice' must be none, auto, required, or a function that 'tools' has.");
-    return out;
-  }
-  if (!must.empty()) {
-    const bool many = wanted == "required" && !out.use.one_call;
-    out.grammar = AnswerGrammar{GrammarKind::kLark, tool_call_grammar(must, many), "tools"};
-  }
-  out.template_tools = json_text(*listed);
-  out.use.tools = std::make_shared<const std::vector<Tool>>(std::move(*tools));
-  return out;
-}
-
 // ---- Completions ----
 
 // A text, a list of texts, a list of ids or a list of such lists.
@@ -471,17 +405,19 @@ Prepared prepare_chat(const Json& json, const ServedModel& model) {
   PreparedAnswer like;
   read_chat_limits(body, common, like);
   ToolRequest tools = read_tool_request(body);
-  if (tools.grammar && common.grammar)
-    body.fail("tool_choice", "A call that must be made and 'response_format' exclude each other.");
-  if (tools.grammar) common.grammar = std::move(tools.grammar);
-  like.tool_use = std::move(tools.use);
   const auto text = render(body, model, tools.template_tools);
+  if (const auto* prompt = std::get_if<std::string>(&text)) {
+    like.parts = opens_reasoning(*prompt) ? AnswerParts::kStartsInReasoning : AnswerParts::kReasoningFirst;
+  }
+  const bool may_think = like.parts == AnswerParts::kReasoningFirst && token_of(model.tokenizer, "<think>") &&
+                         token_of(model.tokenizer, "</think>");
+  common.grammar = join_grammars(body, std::move(common.grammar), tools, may_think);
+  like.tool_use = std::move(tools.use);
   if (const auto& error = body.finish()) return *error;
   if (const auto* error = std::get_if<ApiError>(&text)) return *error;
   const std::string& prompt = std::get<std::string>(text);
   auto ids = model.tokenizer.encode(prompt);
   if (!ids.ok()) return bad_value("messages", ids.message());
-  like.parts = opens_reasoning(prompt) ? AnswerParts::kStartsInReasoning : AnswerParts::kReasoningFirst;
   if (const auto error = check_num_answers(static_cast<std::size_t>(common.num_answers), model)) return *error;
   PreparedRequest out{.is_chat = true, .stream = common.stream, .include_usage = common.include_usage};
   if (const auto error = add_answers(out, std::move(ids).value(), common, like, model, "messages")) return *error;

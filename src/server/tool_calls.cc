@@ -336,17 +336,29 @@ bool ToolCallParser::take_end() {
   return true;
 }
 
-std::string tool_call_grammar(const std::vector<Tool>& tools, bool many) {
+std::string tool_call_grammar(const std::vector<Tool>& tools, bool many, const CallsBeside& beside) {
   Json calls = Json::array();
   for (const Tool& tool : tools) {
-    calls.push_back({{"type", "object"},
-                     {"properties", {{"name", {{"const", tool.name}}}, {"arguments", tool.parameters}}},
-                     {"required", {"name", "arguments"}},
-                     {"additionalProperties", false}});
+    const bool is_bound = !beside.text || tool.is_strict;
+    calls.push_back(
+        {{"type", "object"},
+         {"properties",
+          {{"name", {{"const", tool.name}}}, {"arguments", is_bound ? tool.parameters : Json{{"type", "object"}}}}},
+         {"required", {"name", "arguments"}},
+         {"additionalProperties", false}});
   }
-  const Json schema = {{"anyOf", calls}, {"x-guidance", {{"whitespace_pattern", R"([\x20\x0A]{1,64})"}}}};
-  return fmt::format("start: one{}\none: <tool_call> \"\\n\" call \"\\n\" </tool_call>\ncall: %json {}\n",
-                     many ? " (\"\\n\" one)*" : "", schema.dump());
+  const auto blanks = [](const char* some) { return Json{{"whitespace_pattern", fmt::format("[{}]{{1,64}}", some)}}; };
+  const Json call = {{"anyOf", calls}, {"x-guidance", blanks(R"(\x20\x0A)")}};
+  std::string out = fmt::format("one: <tool_call> \"\\n\" call \"\\n\" </tool_call>\ncall: %json {}\n", call.dump());
+  const std::string some = many ? "one (\"\\n\" one)*" : "one";
+  if (beside.text) {
+    const std::string thought = beside.thinks ? "(<think> TEXT? </think>)? " : "";
+    return out + "start: " + thought + "TEXT? (one TEXT?)*\nTEXT: /(.|\\n)+/\n";
+  }
+  if (!beside.schema) return out + "start: " + some + "\n";
+  Json schema = *beside.schema;
+  if (!schema.contains("x-guidance")) schema["x-guidance"] = blanks(R"(\x20\x0A\x0D\x09)");
+  return out + "start: " + some + " | answer\nanswer: %json " + json_text(schema) + "\n";
 }
 
 }  // namespace qnext

@@ -15,7 +15,8 @@ namespace qnext {
 
 struct Tool {
   std::string name;
-  Json parameters;  // the schema of its arguments: an object
+  Json parameters;         // the schema of its arguments: an object
+  bool is_strict = false;  // they must keep to it, also in a call that need not be made
 };
 
 // A call, or what has come of one since: without a name, `arguments` go on where the last piece ended.
@@ -79,7 +80,15 @@ class ToolCallParser {
   bool at_text_begin_ = false;   // kText
 };
 
-// Lark: one call of one of these tools, or, with `many`, some.
-std::string tool_call_grammar(const std::vector<Tool>& tools, bool many);
+// What an answer may have but for calls.
+struct CallsBeside {
+  std::optional<Json> schema = {};  // JSON of this, an object, in place of calls
+  bool text = false;                // any text, before, between and after calls
+  bool thinks = false;              // and, before that, a thought: the model's tokens have <think> and </think>
+};
+
+// Lark: one call of one of these tools, or, with `many`, some; or what may be there beside them. Beside text, the
+// arguments of strict tools alone are bound by their schemas.
+std::string tool_call_grammar(const std::vector<Tool>& tools, bool many, const CallsBeside& beside = {});
 
 }  // namespace qnext

@@ -564,6 +564,63 @@ class Tools(Case):
         self.assertIsNone(self.chat(tools=[CLOCK]).choices[0].message.tool_calls)
 
 
+class MayCall(Case):
+    """Calls that may be made: a bias towards <tool_call> stands for a model that wants to."""
+
+    setUpClass = classmethod(Chat.setUpClass.__func__)
+    chat = Chat.chat
+    check = Tools.check
+
+    def bias(self, text, value):
+        return {self.server.raw("POST", "/tokenize", json.dumps({"content": text}))[1]["tokens"][0]: value}
+
+    def test_a_call_or_json(self):
+        kwargs = {"tools": [WEATHER, CLOCK], "max_tokens": 900, "response_format": {"type": "json_schema", "json_schema": {
+            "name": "pet", "strict": True, "schema": Pet.model_json_schema()}}}
+        for seed in range(3):
+            whole = self.chat(seed=seed, logit_bias=self.bias("<tool_call>", 100), parallel_tool_calls=False, **kwargs).choices[0]
+            self.assertEqual((whole.finish_reason, whole.message.content, len(whole.message.tool_calls)), ("tool_calls", None, 1))
+            self.check(whole.message.tool_calls[0])
+            other = self.chat(seed=seed, logit_bias=self.bias("<tool_call>", -100), **kwargs).choices[0]
+            self.assertEqual((other.finish_reason, other.message.tool_calls), ("stop", None))
+            Pet.model_validate_json(other.message.content)
+        anything = self.chat(tools=[CLOCK], logit_bias=self.bias("<tool_call>", -100), max_tokens=30, response_format={"type": "json_object"})
+        self.assertRegex(anything.choices[0].message.content, r"^\s*\{")
+
+    def test_strict_tools_bind_calls_in_any_text(self):
+        def strict(one):
+            return {"type": "function", "function": {**one["function"], "strict": True}}
+
+        kwargs = {"tools": [strict(WEATHER), strict(CLOCK)], "max_tokens": 500, "temperature": 1.5}
+        num_calls = 0
+        for seed in range(4):  # some text comes first: the bias is not the whole of it
+            choice = self.chat(seed=seed, logit_bias=self.bias("<tool_call>", 9), **kwargs).choices[0]
+            for call in (choice.message.tool_calls or [])[:-1 if choice.finish_reason == "length" else None]:
+                self.check(call)
+                num_calls += 1
+            calls, text = {}, ""
+            for chunk in self.chat(seed=seed, logit_bias=self.bias("<tool_call>", 9), stream=True, **kwargs):
+                text += chunk.choices[0].delta.content or ""
+                for piece in chunk.choices[0].delta.tool_calls or []:
+                    calls[piece.index] = calls.get(piece.index, "") + piece.function.arguments
+            self.assertEqual(list(calls.values()), [call.function.arguments for call in choice.message.tool_calls or []])
+            self.assertEqual(text, choice.message.content or "")
+        self.assertGreater(num_calls, 2)
+        free = self.chat(seed=1, logit_bias=self.bias("<tool_call>", -100), **{**kwargs, "max_tokens": 20})
+        self.assertIsNone(free.choices[0].message.tool_calls)
+        self.assertTrue(free.choices[0].message.content)
+
+    def test_what_does_not_go_together(self):
+        for kwargs, param in (({"tools": [CLOCK], **structured(regex="x")}, "structured_outputs.regex"),
+                              ({"tools": [{"type": "function", "function": {"name": "f", "strict": "yes"}}]}, "tools[0].function.strict"),
+                              ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": 1, "schema": {}}}},
+                               "response_format.json_schema.strict")):
+            with self.assertRaises(openai.BadRequestError) as caught:
+                self.chat(**kwargs)
+            self.assertEqual(caught.exception.param, param)
+        self.chat(tools=[CLOCK], tool_choice="none", max_tokens=5, **structured(regex="x"))
+
+
 class Life(Case):
     def test_keys(self):
         keys = self.folder / "keys.txt"
