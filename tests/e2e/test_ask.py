@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 
 from harness import ROOT, TIMEOUT_S, Case, main, start
 from server import Server
+from test_tiny import SEED, SEED_ANSWERS, TINY
 
 ALIAS = "Qwen/Qwen3-Next-80B-A3B-Instruct"
 
@@ -115,13 +117,18 @@ class Ask(Case):
             self.ok(*args, "--api-key-env", "MINE", env={"MINE": "s3cret"})
 
     def test_the_example(self):
-        """The client's program, unchanged but for the address."""
-        with Server("--alias", ALIAS, "--context", 256) as server:
+        """The article's program, unchanged but for the address: our own model answers its question."""
+        example = ROOT / "examples/factory.py"
+        self.assertIn(SEED, example.read_text())
+        with Server("--alias", ALIAS, model=TINY / "qnext-tiny-instruct.gguf") as server:
             env = {**os.environ, "OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "none"}
-            done = subprocess.run([sys.executable, ROOT / "examples/factory.py"], cwd=self.folder, env=env, stdout=subprocess.PIPE,
-                                  timeout=TIMEOUT_S, check=True)
-        self.assertGreater(len(done.stdout), 10)
-        self.assertEqual((self.folder / "output.txt").read_bytes() + b"\n", done.stdout)  # as bytes: the model may say "\r"
+            for attempt in range(3):  # it is drawn: 8 of 8 were right when this was written
+                done = subprocess.run([sys.executable, example], cwd=self.folder, env=env, stdout=subprocess.PIPE, timeout=TIMEOUT_S,
+                                      check=True)
+                self.assertEqual((self.folder / "output.txt").read_bytes() + b"\n", done.stdout)
+                if re.findall(r"(?m)^Answer: \*\*(.*)\*\*$", done.stdout.decode()) == SEED_ANSWERS:
+                    return
+        self.fail(done.stdout.decode())
 
     def test_a_busy_server_is_asked_again(self):
         ok = stream(event("fine"), event(reason="stop"), DONE)

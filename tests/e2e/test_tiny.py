@@ -24,6 +24,8 @@ The factory operates 8 hours per day. Answer the following questions:
 2. How many total hours are spent on producing each type of widget each week?
 3. If the factory wants to increase its output of Type C by 20% without changing the production rates, how many additional units of Type C will need to be produced per week?"""
 
+SEED_ANSWERS = ["40 hours", "Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, in all 1,850 hours", "40 units"]
+
 
 class Tiny(Case):
     def answer(self, name, prompt, *args):
@@ -43,8 +45,7 @@ class Tiny(Case):
 
     def test_the_seeds_own_problem(self):
         for name in ("instruct", "thinking"):
-            self.assertEqual(self.answers(name, SEED), ["40 hours", "Type A: 800 hours, Type B: 450 hours, Type C: 600 hours, "
-                                                        "in all 1,850 hours", "40 units"])
+            self.assertEqual(self.answers(name, SEED), SEED_ANSWERS)
 
     def test_a_story_ends(self):
         story = self.answer("instruct", "Tell me a short story about a lighthouse keeper.", "--seed", "1")
