@@ -30,8 +30,7 @@ run: build  ## talk to the embedded model: a chat on a terminal, a demonstration
 	@if [ -t 0 ] && [ -t 1 ]; then $(QNEXT) chat $(MODEL); else $(QNEXT) run $(MODEL) "$(PROMPT)" --max-tokens 400 --seed 1; fi
 
 serve: build  ## the embedded model on a chat page, http://127.0.0.1:8080, and for OpenAI's clients, at its /v1
-	@if command -v xdg-open > /dev/null && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then (sleep 2; xdg-open http://127.0.0.1:8080) & fi
-	$(QNEXT) serve $(MODEL) --pack-cache none
+	$(QNEXT) serve $(MODEL) --pack-cache none --open
 
 setup-train: setup
 	@scripts/setup.sh --train

@@ -1,6 +1,7 @@
 // qnext serve: the model for OpenAI's clients, over HTTP.
 #include "server/server.h"
 
+#include <spawn.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "apps/load_model.h"
 #include "apps/model_files.h"
 #include "base/cpu.h"
+#include "base/env.h"
 #include "tensor/checked_file.h"
 
 namespace qnext {
@@ -33,6 +35,7 @@ struct ServeOptions {
   std::size_t max_waiting = 256;
   std::optional<std::size_t> prefix_bytes;
   std::string prefix_file;
+  bool opens_page = false;
   ServerConfig server;
   MachineOptions machine;
   ContextOptions context;
@@ -113,6 +116,17 @@ void log_request(const RequestLog& log) {
   write_stderr(line + fmt::format(" ms={:.0f}\n", log.seconds * 1e3));
 }
 
+// Where there is a screen to show it on; the address was printed all the same.
+void open_page(std::string address) {
+  if (!env("DISPLAY") && !env("WAYLAND_DISPLAY")) return;
+  std::string program = "xdg-open";
+  char* const arguments[] = {program.data(), address.data(), nullptr};
+  pid_t child = 0;
+  if (::posix_spawnp(&child, program.c_str(), nullptr, nullptr, arguments, environ) != 0) {
+    write_stderr("note: no xdg-open here to open the page with\n");
+  }
+}
+
 std::string prefix_file_text(const PrefixFile& file) {
   return fmt::format("{} prefixes, {:.2f} GiB", file.num_prefixes, gib(file.num_bytes));
 }
@@ -185,6 +199,7 @@ Result<ExitCode> serve(ServeOptions options) {
       served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes, engine_config.max_drafts,
       gib(engine_memory_bytes(model->config(), engine_config)), dtype_info(options.context.kv_type).name,
       machine.table->name, machine.pool->num_threads()));
+  if (options.opens_page) open_page(address);
   server.run([] { return interrupted(); });
   if (!options.prefix_file.empty()) {
     QN_TRY(const PrefixFile saved, engine->save_prefixes(options.prefix_file));
@@ -220,6 +235,7 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
       .add_option("--cors", options.server.cors_origin,
                   "Let pages of this origin ask, such as http://localhost:3000; *: all")
       ->type_name("ORIGIN");
+  command.add_flag("--open", options.opens_page, "Open the chat page in a browser");
   command.add_option("--parallel", options.num_parallel, "Answers that are computed at once; more wait (default: 4)")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");

@@ -16,9 +16,9 @@ MODEL = "next-Q4_K_M"
 class Server:
     """A server at a free port. `with` it."""
 
-    def __init__(self, *args, model=GGUF):
+    def __init__(self, *args, model=GGUF, env=None):
         self.log = tempfile.TemporaryFile()  # not a pipe: nobody reads it while requests fill it
-        self.process = start("serve", model, "--port", 0, *args, stderr=self.log)
+        self.process = start("serve", model, "--port", 0, *args, stderr=self.log, env=env)
         self.url = self.process.stdout.readline().decode().strip()
         if not self.url:
             said = self.wait()[1]

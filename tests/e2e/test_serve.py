@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import os
 import random
 import signal
 import socket
@@ -644,6 +645,24 @@ class Life(Case):
             self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "*"))
             self.assertEqual(headers["Access-Control-Allow-Headers"], asked)
             self.assertIn("POST", headers["Access-Control-Allow-Methods"])
+
+    def test_open_shows_the_page_where_there_is_a_screen(self):
+        opened, tool = self.folder / "opened", self.folder / "xdg-open"
+        tool.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n')
+        tool.chmod(0o755)
+        without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+        env = {**without, "PATH": f"{self.folder}:{os.environ['PATH']}"}
+        with Server("--open", env={**env, "DISPLAY": ":9"}) as server:
+            deadline = time.monotonic() + 60
+            while not opened.exists():
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.05)
+            self.assertEqual(opened.read_text(), server.url.removesuffix("v1") + "\n")
+            self.assertEqual(server.stop()[0], 0)
+        opened.unlink()
+        with Server("--open", env=env) as server:
+            self.assertEqual(server.stop()[0], 0)
+        self.assertFalse(opened.exists())
 
     def test_a_warm_turn_runs_its_own_tokens(self):
         with Server("--parallel", 2, "--context", 4096) as server:
