@@ -65,6 +65,9 @@ scripted = {
 };
 await send("Show me");
 assert.equal(await lastBody().locator("h1").textContent(), "Title");
+const spoken = page.locator("[aria-live=polite]");  // a screen reader hears the answer once it is whole
+assert.ok((await spoken.textContent()).startsWith("Title"), await spoken.textContent());
+assert.ok(!(await spoken.textContent()).includes("see"));
 assert.equal(await lastBody().locator("td").count(), 2);
 assert.ok((await lastBody().locator("pre .hljs-keyword").count()) >= 2);
 assert.equal(await lastBody().locator(".katex").count(), 2);

@@ -29,6 +29,11 @@ function say(text: string): void {
   byId("status").textContent = text;
 }
 
+// To those who hear the page: an answer once it is whole, since its pieces would interrupt each other.
+function speak(text: string): void {
+  byId("spoken").textContent = text;
+}
+
 function keep(): void {
   if (open.messages.length > 0 && !conversations.includes(open)) conversations.unshift(open);
   if (!saveConversations(conversations)) say("This browser has no room for the conversation: it will be gone when the page is closed.");
@@ -104,6 +109,10 @@ class MessageView {
     });
   }
 
+  text(): string {
+    return this.body.textContent ?? "";
+  }
+
   offer(...actions: HTMLButtonElement[]): void {
     this.actions.replaceChildren(...actions);
   }
@@ -162,6 +171,7 @@ async function answer(): Promise<void> {
   const mine = running;
   setBusy(true);
   say("Answering…");
+  speak("");
   const begin = performance.now();
   let first = 0;
   try {
@@ -173,6 +183,8 @@ async function answer(): Promise<void> {
     });
     message.figures = figuresOf(usage, reason, first, performance.now() - begin);
     say("");
+    view.draw();
+    speak(view.text());
   } catch (problem) {
     if (mine.signal.aborted) {
       message.figures = "stopped";
