@@ -9,7 +9,7 @@ mkdir -p build/downloads
 packages=(
   g++ cmake ninja-build make pkg-config git ccache python3 python3-venv
   libhwy-dev nlohmann-json3-dev libcli11-dev libfmt-dev libspdlog-dev libxxhash-dev
-  libboost1.81-dev prometheus-cpp-dev libcurl4-openssl-dev libssl-dev openssl
+  libboost1.81-dev prometheus-cpp-dev libcurl4-openssl-dev libssl-dev openssl curl
   libgtest-dev libgmock-dev libbenchmark-dev
   clang clang-format clang-tidy libclang-rt-14-dev
 )
