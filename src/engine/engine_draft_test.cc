@@ -97,6 +97,89 @@ TEST_F(EngineDraftTest, EveryEndIsTheSame) {
   }
 }
 
+// Pearson's chi-square over all first three tokens of 1e5 draws, the second and third of them mostly guessed: for d
+// degrees of freedom it has the mean d and the variance 2d. What is expected comes from logits of steps without
+// guesses.
+TEST_F(EngineDraftTest, SamplesWithGuessesFollowTheDistribution) {
+  constexpr std::size_t kTopK = 5, kLength = 3;
+  constexpr std::size_t kNumSequences = kPoison ? 3'000 : 33'400;
+  constexpr float kTemperature = 1.5f;
+  using Text = std::vector<TokenId>;
+  const Text prompt = agreeing_.prompt(3);
+  const auto next = [&](const Text& text) {  // (token, probability)
+    Request request = greedy_request(text, 1);
+    request.num_logprobs = kTopK;
+    const auto engine = agreeing_.make_engine({});
+    submit(*engine, request);
+    std::vector<std::pair<TokenId, double>> out;
+    for (const Event& event : engine->step()) {
+      const auto* token = std::get_if<TokenEvent>(&event.what);
+      if (token == nullptr) continue;
+      for (const auto& top : token->top_logprobs) out.emplace_back(top.token_id, std::exp(top.logprob / kTemperature));
+    }
+    double total = 0;
+    for (const auto& [id, weight] : out) total += weight;
+    for (auto& [id, weight] : out) weight /= total;
+    return out;
+  };
+  std::map<Text, double> expected = {{{}, 1.0}};
+  for (std::size_t i = 0; i < kLength; ++i) {
+    std::map<Text, double> longer;
+    for (const auto& [text, probability] : expected) {
+      Text whole = prompt;
+      whole.insert(whole.end(), text.begin(), text.end());
+      for (const auto& [id, share] : next(whole)) {
+        Text more = text;
+        more.push_back(id);
+        longer[more] = probability * share;
+      }
+    }
+    expected = std::move(longer);
+  }
+
+  const auto engine = agreeing_.make_engine({.context_tokens = 64,
+                                             .num_sequences = 64,
+                                             .max_waiting = kNumSequences,
+                                             .max_drafts = 2,
+                                             .adapts_drafts = false});
+  for (std::uint64_t seed = 0; seed < kNumSequences; ++seed) {
+    Request request = greedy_request(prompt, kLength);
+    request.num_logprobs.reset();
+    request.sampling = {.temperature = kTemperature, .top_k = kTopK, .seed = seed};
+    submit(*engine, request);
+  }
+  std::map<std::uint32_t, Text> texts;
+  while (!engine->idle()) {
+    for (const Event& event : engine->step()) {
+      if (const auto* token = std::get_if<TokenEvent>(&event.what)) {
+        texts[event.request_id.value].push_back(token->token_id);
+      }
+    }
+  }
+  EXPECT_GT(acceptance(engine->stats()), 0.2);  // both ways are taken often
+  EXPECT_LT(acceptance(engine->stats()), 0.8);
+  std::map<Text, double> counts;
+  for (const auto& [id, text] : texts) counts[text] += 1;
+  for (const auto& [text, count] : counts) EXPECT_TRUE(expected.contains(text));
+
+  double chi_square = 0, rest_wanted = 0, rest_found = 0;
+  std::size_t num_cells = 0;
+  for (const auto& [text, probability] : expected) {
+    const double wanted = probability * kNumSequences, found = counts[text];
+    if (wanted < 5) {
+      rest_wanted += wanted;
+      rest_found += found;
+      continue;
+    }
+    chi_square += (found - wanted) * (found - wanted) / wanted;
+    ++num_cells;
+  }
+  if (rest_wanted > 0) chi_square += (rest_found - rest_wanted) * (rest_found - rest_wanted) / rest_wanted;
+  const double freedom = static_cast<double>(num_cells) - (rest_wanted > 0 ? 0 : 1);
+  EXPECT_GT(num_cells, 40U);
+  EXPECT_NEAR(chi_square, freedom, 5 * std::sqrt(2 * freedom)) << num_cells << " cells";
+}
+
 // Many at once, sampled with penalties, cancelled, in few pages, with prefixes kept: each as alone and undrafted.
 TEST_F(EngineDraftTest, RandomTraffic) {
   std::mt19937 random(11);
