@@ -796,22 +796,30 @@ class Life(Case):
             self.assertRegex(log, r"drafted_tokens=\d+ accepted_tokens=\d+")
 
     def test_thirty_two_at_once_get_what_each_gets_alone(self):
-        expected = None
-        for draft in (0, 3):
-            for prefix_cache in ("0", "64M"):
-                with Server("--parallel", 32, "--context", "1K", "--draft", draft, "--prefix-cache", prefix_cache) as server:
-                    expected = expected or answers_alone(server)
-                    clients = [Client(server, expected, lambda one: sum(one.counts.values()) < 6, seed) for seed in range(32)]
-                    for client in clients:
-                        client.start()
-                    for client in clients:
-                        client.join()
-                        self.assertIsNone(client.problem, (draft, prefix_cache))
-                    counts = sum((client.counts for client in clients), collections.Counter())
-                    self.assertEqual(min(counts[kind] > 0 for kind in ("whole", "streamed", "cancelled")), True, counts)
-                    self.assertEqual(counts["refused"], 0)
-                    code, log = server.stop()
-                    self.assertEqual(code, 0, log)
+        """With guesses that are wrong (random weights) and right (a trained model), with kept prefixes and without."""
+        trained = ROOT / "models/qnext-tiny/qnext-tiny-instruct.gguf"
+        expected = {}
+        for model, draft, prefix_cache in ((GGUF, 0, "0"), (GGUF, 0, "64M"), (GGUF, 3, "0"), (GGUF, 3, "64M"),
+                                           (trained, 0, "0"), (trained, 2, "64M")):
+            with Server("--name", MODEL, "--parallel", 32, "--context", "1K", "--draft", draft, "--fixed-draft", "--prefix-cache",
+                        prefix_cache, model=model) as server:
+                expected[model] = expected.get(model) or answers_alone(server)
+                clients = [Client(server, expected[model], lambda one: sum(one.counts.values()) < 6, seed) for seed in range(32)]
+                for client in clients:
+                    client.start()
+                for client in clients:
+                    client.join()
+                    self.assertIsNone(client.problem, (model, draft, prefix_cache))
+                counts = sum((client.counts for client in clients), collections.Counter())
+                self.assertEqual(min(counts[kind] > 0 for kind in ("whole", "streamed", "cancelled")), True, counts)
+                self.assertEqual(counts["refused"], 0)
+                drafted, accepted = (server.metric(f"qnext_{kind}_tokens_total") for kind in ("drafted", "accepted"))
+                self.assertEqual(drafted > 0, draft > 0)
+                self.assertLess(accepted, max(drafted, 1))
+                self.assertGreater(accepted, 0.2 * drafted if model == trained and draft else -1)
+                self.assertEqual(server.metric("qnext_prompt_tokens_cached_total") > 0, prefix_cache != "0")
+                code, log = server.stop()
+                self.assertEqual(code, 0, log)
 
     def test_a_full_queue_is_refused(self):
         with Server("--parallel", 1, "--queue", 1) as server:
