@@ -306,12 +306,26 @@ class Chat(Case):
 
         own = f"http://127.0.0.1:{self.server.port}"
         self.assertEqual(ask(self.server, own)[0], 200)
+        for host in (f"localhost:{self.server.port}", f"[::1]:{self.server.port}", "localhost"):
+            self.assertEqual(ask(self.server, f"http://{host}", host)[0], 200, host)
         self.assertEqual(ask(self.server, "https://chat.example", "chat.example")[0], 200)  # behind a proxy that speaks TLS
         for origin in ("http://evil.example", "null", f"http://localhost:{self.server.port}", own + "0", "127.0.0.1"):
             self.assertEqual(ask(self.server, origin), (403, "origin_not_allowed"), origin)
         self.assertEqual(self.server.raw("GET", "/health", None, {"Origin": "http://evil.example"})[0], 200)
+        status, _, headers = self.server.raw("OPTIONS", "/tokenize", None, {"Origin": "http://evil.example",
+                                                                            "Access-Control-Request-Headers": "content-type"})
+        self.assertEqual(status, 405)
+        self.assertFalse([name for name in headers if name.lower().startswith("access-control-")])
         with Server("--context", "1K", "--cors", "*") as server:
             self.assertEqual(ask(server, "http://evil.example")[0], 200)
+        with Server("--context", "1K", "--cors", "http://page.example") as server:
+            self.assertEqual(ask(server, "http://page.example")[0], 200)
+            self.assertEqual(ask(server, f"http://127.0.0.1:{server.port}")[0], 200)
+            for origin in ("http://evil.example", "https://page.example", "http://page.example:81"):
+                self.assertEqual(ask(server, origin), (403, "origin_not_allowed"), origin)
+            headers = server.raw("GET", "/health", None, {"Origin": "http://evil.example"})[2]
+            self.assertEqual(headers["Access-Control-Allow-Origin"], "http://page.example")  # never the one that asks
+            self.assertIn("X-Request-Id", headers["Access-Control-Expose-Headers"])
 
     def test_bodies_that_wait_are_bounded(self):
         """Eight of 12 MiB at once: some are read, the others are told to come again, and then all is as before."""
