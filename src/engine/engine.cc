@@ -257,6 +257,7 @@ void Engine::admit(std::size_t num_admitted) {
     const bool reserved = kv_.try_reserve(sequence->kv, sequence->num_prompt_tokens + 1);
     QN_CHECK(reserved, "admitted without pages");
     stats_.num_cached_tokens += sequence->num_cached_tokens;
+    stats_.num_resumed += std::uint64_t{has_prefix};
     running_.push_back(std::move(sequence));
   }
   std::erase(waiting_, nullptr);

@@ -43,6 +43,7 @@ struct StepTime {
 struct EngineStats {
   std::uint64_t num_prefill_tokens = 0;
   std::uint64_t num_cached_tokens = 0;  // of prompts, that did not have to run again
+  std::uint64_t num_resumed = 0;        // requests that went on from a kept prefix
   std::uint64_t num_decode_tokens = 0;
   std::uint64_t num_drafted_tokens = 0;  // guessed and run
   std::uint64_t num_accepted_tokens =

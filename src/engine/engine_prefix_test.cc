@@ -53,11 +53,12 @@ TEST_F(EnginePrefixTest, TheSamePromptRunsItsLastChunkAgain) {
     const Answer first = run(request);
     expect_same(first, expected);
     EXPECT_EQ(num_cached(first), 0U);
-    const std::uint64_t num_prefilled = engine_->stats().num_prefill_tokens;
+    const std::uint64_t num_prefilled = engine_->stats().num_prefill_tokens, num_resumed = engine_->stats().num_resumed;
     const Answer second = run(request);
     expect_same(second, expected);
     EXPECT_EQ(num_cached(second), (num_tokens - 1) / kGrid * kGrid);
     EXPECT_EQ(engine_->stats().num_prefill_tokens - num_prefilled, num_tokens - num_cached(second));
+    EXPECT_EQ(engine_->stats().num_resumed - num_resumed, num_cached(second) > 0 ? 1U : 0U);
   }
 }
 

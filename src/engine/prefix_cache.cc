@@ -85,6 +85,7 @@ void PrefixCache::keep(std::span<const TokenId> tokens, KvSequence kv, StateSlot
                        .slot = slot,
                        .lasting = lasting,
                        .last_use = ++num_uses_});
+  ++counts_.num_kept;
 }
 
 void PrefixCache::free_pages(std::size_t num_pages) {
@@ -117,6 +118,7 @@ void PrefixCache::give_up(std::size_t index) {
   kv_.release(prefixes_[index].kv);
   states_.release(prefixes_[index].slot);
   prefixes_.erase(prefixes_.begin() + static_cast<std::ptrdiff_t>(index));
+  ++counts_.num_given_up;
 }
 
 void PrefixCache::append_holders(std::vector<const KvSequence*>& holders, std::vector<StateSlotId>& slots) const {

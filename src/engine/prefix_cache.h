@@ -16,6 +16,12 @@
 
 namespace qnext {
 
+// Since the start; their difference is what is there.
+struct PrefixCounts {
+  std::uint64_t num_kept = 0;
+  std::uint64_t num_given_up = 0;
+};
+
 class PrefixCache {
  public:
   struct Prefix {
@@ -31,6 +37,7 @@ class PrefixCache {
 
   std::size_t max_prefixes() const { return max_prefixes_; }
   std::size_t num_prefixes() const { return prefixes_.size(); }
+  const PrefixCounts& counts() const { return counts_; }
   std::span<const Prefix> prefixes() const { return prefixes_; }
 
   // Tokens of the longest prefix that `tokens` begin with and go on after; 0: there is none.
@@ -74,6 +81,7 @@ class PrefixCache {
   std::size_t max_prefixes_;
   std::size_t num_claimed_ = 0;
   std::vector<Prefix> prefixes_;
+  PrefixCounts counts_;
   std::uint64_t num_uses_ = 0;
 };
 

@@ -101,6 +101,8 @@ TEST_F(PrefixCacheTest, WhatIsUsedLeastGoesFirstButWhatLastsStays) {
   EXPECT_EQ(cache_->match(counting(4, 20)), 0U);
   EXPECT_EQ(cache_->match(counting(4)), 3U);
   EXPECT_EQ(cache_->num_prefixes(), 3U);
+  EXPECT_EQ(cache_->counts().num_kept, 5U);
+  EXPECT_EQ(cache_->counts().num_given_up, 2U);
 }
 
 TEST_F(PrefixCacheTest, WhatWasResumedLasts) {
@@ -144,6 +146,7 @@ TEST_F(PrefixCacheTest, TheSamePrefixIsKeptOnce) {
   keep(counting(5), 5, false);
   keep(counting(5), 6);
   EXPECT_EQ(cache_->num_prefixes(), 1U);
+  EXPECT_EQ(cache_->counts().num_kept, 1U);
   EXPECT_EQ(state_after(counting(6)), 5);
   EXPECT_EQ(states_.num_free_slots(), kNumSlots - 1);
 }
@@ -163,6 +166,8 @@ TEST_F(PrefixCacheTest, PagesAreFreedWhereThatHelps) {
   EXPECT_EQ(cache_->num_prefixes(), 1U);
   EXPECT_TRUE(cache_->give_up_one());
   EXPECT_FALSE(cache_->give_up_one());
+  EXPECT_EQ(cache_->counts().num_kept, 2U);
+  EXPECT_EQ(cache_->counts().num_given_up, 2U);
 }
 
 }  // namespace

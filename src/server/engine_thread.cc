@@ -42,6 +42,7 @@ EngineLoad EngineThread::measure_load() const {
   return {.num_sequences = engine_.config().num_sequences,
           .stats = engine_.stats(),
           .num_kept_prefixes = engine_.prefix_cache().num_prefixes(),
+          .prefixes = engine_.prefix_cache().counts(),
           .num_kv_pages_used = kv.num_pages() - kv.num_free_pages()};
 }
 

@@ -21,6 +21,7 @@ struct EngineLoad {
   std::size_t num_sequences = 0;  // that may run at once
   EngineStats stats = {};
   std::size_t num_kept_prefixes = 0;
+  PrefixCounts prefixes = {};
   std::size_t num_kv_pages_used = 0;
 };
 

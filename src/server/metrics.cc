@@ -22,6 +22,9 @@ Histogram& histogram(prometheus::Registry& registry, const char* name, const cha
                      const Histogram::BucketBoundaries& buckets) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
 }
+void raise_to(prometheus::Counter& counter, double value) {
+  counter.Increment(value - counter.Value());
+}
 
 }  // namespace
 
@@ -36,6 +39,10 @@ Metrics::Metrics()
       accepted_tokens_(counter(registry_, "qnext_accepted_tokens_total", "Of those, guesses that were right")),
       generated_tokens_(counter(registry_, "qnext_generated_tokens_total", "Tokens of answers")),
       cancelled_(counter(registry_, "qnext_cancelled_total", "Requests whose client left before the end")),
+      prefix_hits_(counter(registry_, "qnext_prefix_hits_total", "Answers whose prompt went on from a kept prefix")),
+      prefixes_kept_(counter(registry_, "qnext_prefixes_kept_total", "Beginnings of prompts whose state was kept")),
+      prefixes_given_up_(
+          counter(registry_, "qnext_prefixes_given_up_total", "Of those, the ones that made room for others")),
       guesses_(prometheus::BuildCounter()
                    .Name("qnext_guesses_total")
                    .Help("Guesses, by depth, where those before them were right")
@@ -72,10 +79,12 @@ std::string Metrics::text(const EngineLoad& load) {
   waiting_.Set(static_cast<double>(load.num_requests - running));
   kept_prefixes_.Set(static_cast<double>(load.num_kept_prefixes));
   kv_pages_.Set(static_cast<double>(load.num_kv_pages_used));
+  raise_to(prefix_hits_, static_cast<double>(load.stats.num_resumed));
+  raise_to(prefixes_kept_, static_cast<double>(load.prefixes.num_kept));
+  raise_to(prefixes_given_up_, static_cast<double>(load.prefixes.num_given_up));
   using Counters = prometheus::Family<prometheus::Counter>;
   const auto raise = [](Counters& family, const std::map<std::string, std::string>& labels, double value) {
-    prometheus::Counter& counter = family.Add(labels);
-    counter.Increment(value - counter.Value());
+    raise_to(family.Add(labels), value);
   };
   for (std::size_t i = 0; i < load.stats.guesses_by_depth.size(); ++i) {
     const GuessCount& count = load.stats.guesses_by_depth[i];

@@ -40,6 +40,9 @@ class Metrics {
   prometheus::Counter& accepted_tokens_;
   prometheus::Counter& generated_tokens_;
   prometheus::Counter& cancelled_;
+  prometheus::Counter& prefix_hits_;
+  prometheus::Counter& prefixes_kept_;
+  prometheus::Counter& prefixes_given_up_;
   prometheus::Family<prometheus::Counter>& guesses_;
   prometheus::Family<prometheus::Counter>& right_guesses_;
   prometheus::Family<prometheus::Counter>& step_s_;

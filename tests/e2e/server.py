@@ -56,9 +56,12 @@ class Server:
             connection.request("POST", path, json.dumps(body))
             yield connection.getresponse()
 
+    def metrics(self):
+        """All of one moment, by name and labels as they are written."""
+        return {name: float(value) for name, value in re.findall(r"(?m)^([^#].*) (\S+)$", self.raw("GET", "/metrics")[1])}
+
     def metric(self, name):
-        text = self.raw("GET", "/metrics")[1]
-        return float(re.search(rf"^{name} (\S+)$", text, re.M)[1])
+        return self.metrics()[name]
 
     def stop(self):
         """Ends it as a service manager would."""

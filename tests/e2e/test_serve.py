@@ -306,12 +306,26 @@ class Chat(Case):
 
         own = f"http://127.0.0.1:{self.server.port}"
         self.assertEqual(ask(self.server, own)[0], 200)
+        for host in (f"localhost:{self.server.port}", f"[::1]:{self.server.port}", "localhost"):
+            self.assertEqual(ask(self.server, f"http://{host}", host)[0], 200, host)
         self.assertEqual(ask(self.server, "https://chat.example", "chat.example")[0], 200)  # behind a proxy that speaks TLS
         for origin in ("http://evil.example", "null", f"http://localhost:{self.server.port}", own + "0", "127.0.0.1"):
             self.assertEqual(ask(self.server, origin), (403, "origin_not_allowed"), origin)
         self.assertEqual(self.server.raw("GET", "/health", None, {"Origin": "http://evil.example"})[0], 200)
+        status, _, headers = self.server.raw("OPTIONS", "/tokenize", None, {"Origin": "http://evil.example",
+                                                                            "Access-Control-Request-Headers": "content-type"})
+        self.assertEqual(status, 405)
+        self.assertFalse([name for name in headers if name.lower().startswith("access-control-")])
         with Server("--context", "1K", "--cors", "*") as server:
             self.assertEqual(ask(server, "http://evil.example")[0], 200)
+        with Server("--context", "1K", "--cors", "http://page.example") as server:
+            self.assertEqual(ask(server, "http://page.example")[0], 200)
+            self.assertEqual(ask(server, f"http://127.0.0.1:{server.port}")[0], 200)
+            for origin in ("http://evil.example", "https://page.example", "http://page.example:81"):
+                self.assertEqual(ask(server, origin), (403, "origin_not_allowed"), origin)
+            headers = server.raw("GET", "/health", None, {"Origin": "http://evil.example"})[2]
+            self.assertEqual(headers["Access-Control-Allow-Origin"], "http://page.example")  # never the one that asks
+            self.assertIn("X-Request-Id", headers["Access-Control-Expose-Headers"])
 
     def test_bodies_that_wait_are_bounded(self):
         """Eight of 12 MiB at once: some are read, the others are told to come again, and then all is as before."""
@@ -669,6 +683,7 @@ class Life(Case):
             api = server.client()
             talks = [[{"role": "system", "content": f"You are number {i}."}] for i in range(4)]
             ends = [0] * 4  # tokens of each talk that were run
+            num_hits = 0
             for turn in range(5):
                 for i, talk in enumerate(talks):
                     talk.append({"role": "user", "content": f"Question {turn} of {i}: " + "why? " * 20})
@@ -676,16 +691,34 @@ class Life(Case):
                                                          extra_body={"ignore_eos": True})
                     usage = answer.usage
                     cached = usage.prompt_tokens_details.cached_tokens
+                    num_hits += cached > 0
                     if turn > 0:  # the answer's text may become other tokens than those that were drawn
                         self.assertGreaterEqual(cached, ends[i] - 24 - 72, (turn, i))
                     ends[i] = usage.prompt_tokens + usage.completion_tokens - 1
                     talk.append({"role": "assistant", "content": answer.choices[0].message.content})
             self.assertGreater(server.metric("qnext_prompt_tokens_cached_total"), 4 * 4 * 64)
-            self.assertGreater(server.metric("qnext_kept_prefixes"), 8)
+            metrics = server.metrics()
+            self.assertGreater(metrics["qnext_kept_prefixes"], 8)
+            self.assertGreaterEqual(num_hits, 4 * 3)
+            self.assertEqual(metrics["qnext_prefix_hits_total"], num_hits)
+            self.assertEqual(metrics["qnext_prefixes_kept_total"] - metrics["qnext_prefixes_given_up_total"],
+                             metrics["qnext_kept_prefixes"])
             code, log = server.stop()
             self.assertEqual(code, 0)
             self.assertRegex(log, r"prompt_tokens=\d+ cached_tokens=[1-9]\d* new_tokens=24 ")
             self.assertRegex(log, r"serving .* [1-9]\d* prefixes kept")
+
+    def test_a_full_prefix_cache_says_what_it_gives_up(self):
+        with Server("--prefix-cache", "1K", "--context", "1K") as server:  # less than a state: room for one
+            for i in range(4):
+                server.client().completions.create(model=MODEL, prompt=f"{i} bells. " * 40, max_tokens=2)
+            metrics = server.metrics()
+            self.assertGreaterEqual(metrics["qnext_prefixes_kept_total"], 3)  # the last answer's may yet come
+            self.assertGreaterEqual(metrics["qnext_prefixes_given_up_total"], 2)
+            self.assertLessEqual(metrics["qnext_kept_prefixes"], 1)
+            self.assertEqual(metrics["qnext_prefixes_kept_total"] - metrics["qnext_prefixes_given_up_total"],
+                             metrics["qnext_kept_prefixes"])
+            self.assertEqual(metrics["qnext_prefix_hits_total"], 0)
 
     def test_a_restart_keeps_the_talks(self):
         kept = self.folder / "talks ж"
