@@ -14,10 +14,10 @@ BENCH_MODEL ?= build/bench/synthetic-q4_k.gguf
 BENCH_ARGS ?= --prompt 512,4096 --gen 64 --depth 0,4096 --batch 1,8 --svg build/bench/roofs.svg
 PROMPT ?= Tell me a short story about a lighthouse keeper.
 
-.PHONY: help setup setup-train build train tiny eval-tiny run serve test test-asan test-tsan test-long fuzz soak abuse bench format check clean
+.PHONY: help setup setup-train build train tiny eval-tiny run serve test test-asan test-tsan test-long fuzz soak abuse abuse-tsan bench format check clean
 
 help:  ## this list
-	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z% -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup:  ## install what is missing (Debian packages, crates, test data); does nothing twice
 	@scripts/setup.sh
@@ -73,10 +73,12 @@ fuzz: setup  ## each fuzzer for FUZZ_SECONDS (60), with clang's libFuzzer
 soak: build  ## random load on the server for SOAK_SECONDS (1800): exact answers, flat memory, nothing left running
 	QNEXT=$(QNEXT) build/venv/bin/python3 tests/load/soak.py --seconds $(SOAK_SECONDS)
 
-abuse: setup  ## broken and hostile clients, ABUSE_SECONDS (120) of each kind, at a server with AddressSanitizer
-	cmake --preset asan > /dev/null
-	cmake --build --preset asan -j $(JOBS) --target qnext
-	QNEXT=build/asan/qnext build/venv/bin/python3 tests/load/abuse.py --seconds $(ABUSE_SECONDS)
+abuse abuse-tsan: setup  ## broken and hostile clients, ABUSE_SECONDS (120) of each kind, at a server with AddressSanitizer, or ThreadSanitizer
+	cmake --preset $(ABUSE_PRESET) > /dev/null
+	cmake --build --preset $(ABUSE_PRESET) -j $(JOBS) --target qnext
+	QNEXT=build/$(ABUSE_PRESET)/qnext build/venv/bin/python3 tests/load/abuse.py --seconds $(ABUSE_SECONDS)
+abuse: ABUSE_PRESET = asan
+abuse-tsan: ABUSE_PRESET = tsan
 
 bench: build $(BENCH_MODEL)  ## speed of BENCH_MODEL (synthetic) against this machine's roofs, within 10 minutes; BENCH_ARGS change it
 	$(QNEXT) bench $(BENCH_MODEL) --pack-cache build/bench $(BENCH_ARGS)

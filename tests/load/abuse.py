@@ -2,7 +2,8 @@
 """Clients that mean harm, or are broken: slow, cut off, many, huge, deep, wrong. After each kind the server must answer
 a normal request with the very tokens of before, hold nothing, and at last end cleanly.
 
-usage: abuse.py [--seconds N]   N (120) for each kind; QNEXT names the program, which may be built with a sanitizer
+usage: abuse.py [--seconds N]   N (120) for each kind, and at last schemathesis with N / 5 examples of each operation; QNEXT
+                                names the program, which may be built with a sanitizer
 """
 import argparse
 import concurrent.futures
@@ -10,12 +11,14 @@ import contextlib
 import json
 import pathlib
 import random
+import resource
 import socket
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 from server import MODEL, Server  # noqa: E402
+from test_openapi import run_schemathesis  # noqa: E402
 
 NORMAL = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 24, "temperature": 0}
 CHAT = "/v1/chat/completions"
@@ -25,8 +28,12 @@ def head(path=CHAT, length=0, extra=""):
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{extra}\r\n".encode()
 
 
+IDLE = 1000  # connections
+
+
 class Attacker:
-    def __init__(self, server, seed):
+    def __init__(self, server, seed, expected):
+        self.server, self.expected = server, expected
         self.port = server.port
         self.random = random.Random(seed)
 
@@ -70,10 +77,13 @@ class Attacker:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     def idle_connections(self):
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for _ in range(1000):
-                stack.enter_context(self.connect())
-            time.sleep(0.2)
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(self.connect()) for _ in range(IDLE)]
+            check(self.server, self.expected, "beside idle connections")
+            for peer in self.random.sample(peers, 20):  # they are open: each of them may ask
+                peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                if not peer.recv(1 << 16).startswith(b"HTTP/1.1 200"):
+                    raise AssertionError("an idle connection was closed")
 
     def huge_bodies(self):
         kind = self.random.randrange(4)
@@ -160,7 +170,17 @@ def settle(server):
         time.sleep(0.1)
 
 
+def check(server, expected, when):
+    answer = server.client().completions.create(**NORMAL).choices[0].text
+    if answer != expected:
+        raise AssertionError(f"{when}: {answer!r}, expected {expected!r}")
+
+
 def main():
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the server's, too
+    if most < 2 * IDLE:
+        sys.exit(f"abuse: only {most} files may be open here; {2 * IDLE} are needed (ulimit -Hn)")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120)
     seconds = parser.parse_args().seconds
@@ -171,7 +191,7 @@ def main():
             rounds = 0
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 def attack(worker):
-                    attacker = Attacker(server, 1000 * number + worker)
+                    attacker = Attacker(server, 1000 * number + worker, expected)
                     count = 0
                     while count == 0 or time.monotonic() < end:
                         getattr(attacker, kind)()
@@ -179,10 +199,14 @@ def main():
                     return count
                 rounds = sum(pool.map(attack, range(1 if kind == "idle_connections" else 4)))
             settle(server)
-            answer = server.client().completions.create(**NORMAL).choices[0].text
-            if answer != expected:
-                raise AssertionError(f"after {kind}: {answer!r}, expected {expected!r}")
+            check(server, expected, f"after {kind}")
             print(f"{kind}: {rounds} rounds", flush=True)
+        code, said = run_schemathesis(server, max(2, int(seconds / 5)))
+        if code != 0:
+            raise AssertionError(said)
+        settle(server)
+        check(server, expected, "after schemathesis")
+        print("schemathesis: nothing found", flush=True)
         code, log = server.stop()
         if code != 0:
             raise AssertionError(f"ended with {code}: {log[-3000:]}")
