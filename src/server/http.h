@@ -26,9 +26,9 @@ struct HttpLimits {
   std::size_t header_bytes = std::size_t{16} << 10;
   std::size_t body_bytes = std::size_t{16} << 20;
   std::size_t connections = 1024;
-  std::chrono::seconds to_read{30};   // a whole request, from its first byte
-  std::chrono::seconds to_write{60};  // a client that does not read
-  std::chrono::seconds idle{75};      // between requests
+  std::chrono::milliseconds to_read{30'000};   // a whole request, from its first byte
+  std::chrono::milliseconds to_write{60'000};  // a client that does not read
+  std::chrono::milliseconds idle{75'000};      // between requests
 };
 
 using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;

@@ -150,6 +150,7 @@ Awaitable Server::handle(HttpExchange& exchange) {
     }
   }
   exchange.add_header("X-Request-Id", log.id);
+  if (draining_) exchange.close();  // and says so
   co_await dispatch(exchange, log);
   log.status = exchange.status();
   log.seconds = std::chrono::duration<double>(Clock::now() - begin).count();

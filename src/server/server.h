@@ -24,7 +24,7 @@ struct ServerConfig {
   std::size_t max_requests = 260;          // answers that run and wait; more are refused
   HttpLimits limits = {};
   std::shared_ptr<TlsContext> tls = {};               // null: not encrypted
-  std::chrono::seconds ping{15};                      // a comment in a silent stream
+  std::chrono::milliseconds ping{15'000};             // a comment in a silent stream
   std::optional<std::chrono::seconds> deadline = {};  // for an answer, from when its request was read
   std::chrono::seconds drain{30};  // for running answers, once the server is to stop; then they are cut off
 };

@@ -40,7 +40,7 @@ class Connection {
   boost::asio::awaitable<void> end();
 
   // Time that reading and writing get from now on, together.
-  void expires_after(std::chrono::seconds time) { tcp().expires_after(time); }
+  void expires_after(std::chrono::milliseconds time) { tcp().expires_after(time); }
   // At least a byte, or an error.
   boost::asio::awaitable<Received> read_some(boost::asio::mutable_buffer to);
   // All of it, or an error.
