@@ -18,8 +18,9 @@ struct BalanceParams {
 };
 
 // For each layer E sum_i f_i p_i: f the share of the step's tokens so far that each expert got, or the micro-batch's,
-// p the micro-batch's mean probabilities, weighted by its share of the step's `tokens`. `counts`, by layer and expert,
-// are the step's so far, to which this micro-batch's are added over all ranks; `mean` gets the mean over layers added.
+// p the micro-batch's mean probabilities, weighted by its share of the step's `tokens`. "So far" is in the order of the
+// micro-batches, of which ranks take turns: any number of them says the same. `counts`, by layer and expert, are the
+// step's so far, to which this micro-batch's are added over all ranks; `mean` gets the mean over layers added.
 // Source: Qiu et al. 2025 (arXiv 2501.11873), algorithm 1: gradients flow through p alone. Errors: a rank that ended.
 Result<Tensor> balance_loss(const std::vector<RouterLoad>& routers, double tokens, const BalanceParams& params,
                             const Ranks& ranks, std::vector<Tensor>& counts, double& mean);

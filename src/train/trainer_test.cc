@@ -278,14 +278,38 @@ TEST_F(TrainerTest, RefusesWhatIsNotItsCheckpoint) {
   EXPECT_THAT(Trainer::begin(recipe(), other).message(), HasSubstr("another tokenizer"));
 }
 
-TEST(BalanceTest, GradientIsTheFormula) {  // d L / d logits = c E / T p (f - sum f p), Qiu et al. 2025
-  torch::manual_seed(4);
-  const Tensor logits = torch::randn({50, 6}).requires_grad_(true);
-  const Tensor f = torch::rand({6});
-  const Tensor p = logits.softmax(-1);
-  ((f * p.sum(0)).sum() * (6.0 / 50)).backward();
-  const Tensor expected = (6.0 / 50) * p * (f - (f * p).sum(-1, true));
-  EXPECT_LE((logits.grad() - expected).abs().max().item<double>(), 1e-7);
+// Two micro-batches of one step through route() and balance_loss(), beside the formula by hand: weight E sum f_i p_i, with
+// p the micro-batch's sums over the step's tokens and f what its scope sees; z_weight times the mean of log-sum-exp^2.
+TEST(BalanceTest, LossAndGradientAreTheFormula) {
+  constexpr std::int64_t E = 6, A = 2, T = 40, kTokens = 2 * T;
+  for (const BalanceScope scope : {BalanceScope::kGlobalBatch, BalanceScope::kMicroBatch}) {
+    const BalanceParams params{.weight = 0.3, .scope = scope, .z_weight = 0.01};
+    torch::manual_seed(4);
+    std::vector<Tensor> counts;
+    double mean = 0, expected_mean = 0;
+    Tensor seen = torch::zeros({E});
+    for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+      const Tensor logits = torch::randn({T, E}).requires_grad_(true), copy = logits.detach().clone().requires_grad_(true);
+      const Routed routed = route(logits, A);
+      const auto loss = balance_loss({routed.load}, kTokens, params, Ranks(), counts, mean);
+      ASSERT_TRUE(loss.ok());
+      loss->backward();
+
+      const Tensor chosen = std::get<1>(copy.detach().topk(A, -1));
+      Tensor own = torch::zeros({E});
+      for (std::int64_t i = 0; i < T * A; ++i) own[chosen.flatten()[i].item<std::int64_t>()] += 1;
+      seen = scope == BalanceScope::kGlobalBatch ? seen + own : own;
+      const Tensor even = (seen / seen.sum() * copy.softmax(-1).sum(0)).sum() * (double{E} / kTokens);
+      const Tensor expected = 0.3 * even + 0.01 * copy.logsumexp(-1).square().sum() / double{kTokens};
+      expected.backward();
+      expected_mean += even.item<double>();
+      EXPECT_NEAR(loss->item<double>(), expected.item<double>(), 1e-6);
+      EXPECT_LE((logits.grad() - copy.grad()).abs().max().item<double>(), 1e-8);
+      EXPECT_GT(copy.grad().abs().max().item<double>(), 1e-4);
+    }
+    EXPECT_NEAR(mean, expected_mean, 1e-6);
+    EXPECT_EQ(counts[0].sum().item<double>(), 2 * T * A);
+  }
 }
 
 TEST(ScheduleTest, RisesStaysAndFalls) {

@@ -113,7 +113,7 @@ class Train(Case):
             self.assertEqual([line["loss"] for line in self.log(run)], [line["loss"] for line in self.log("straight")])
 
     def ranks(self, out, *args, count=2, **fields):
-        """Starts `count` ranks of one run."""
+        """Starts `count` ranks of one run, whose steps are four micro-batches, however many ranks take turns at them."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -123,7 +123,7 @@ class Train(Case):
                 print(json.dumps({"text": "".join(str(n * i * i % 10) for i in range(63))}), file=out_file)
         self.ok("data", "pack", self.folder / "digits.safetensors", self.folder / "digits.jsonl", "--tokenizer", TOKENIZER)
         recipe = self.write_recipe("ranks.json", **{"data": ["digits.safetensors"], "batch_tokens": 512, "steps": 20,
-                                                    "micro_batch_tokens": 512 // count, "context_tokens": 64, **fields})
+                                                    "micro_batch_tokens": 128, "context_tokens": 64, **fields})
         return [start("train", recipe, "--out", self.folder / out, "--threads", "1", *args, env={
             "RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **os.environ})
             for rank in range(count)]
@@ -141,8 +141,18 @@ class Train(Case):
             for field in ("loss", "balance", "max_load", "gradient_norm"):
                 for a, b in zip(one[:5], found):  # later steps magnify rounding: a router's near-tie falls the other way
                     self.assertAlmostEqual(a[field], b[field], delta=1e-5 * abs(a[field]), msg=f"{run}: {field}")
-            self.assertEqual((self.folder / run / "model.safetensors").stat().st_size,
-                             (self.folder / "one/model.safetensors").stat().st_size)
+
+    def test_two_ranks_get_one_ranks_weights(self):
+        for count, out, fields in ((1, "one", {}), (2, "two", {}), (2, "experts", {"expert_parallel": True})):
+            for process in self.ranks(out, "--type", "f32", count=count, **{"steps": 3, "adamw": {"epsilon": 1e-4}, **fields}):
+                _, said = process.communicate(timeout=TIMEOUT_S)
+                self.assertEqual(process.returncode, 0, said)
+        one = read_safetensors(self.folder / "one/model.safetensors")
+        for run in ("two", "experts"):
+            found = read_safetensors(self.folder / run / "model.safetensors")
+            self.assertEqual(sorted(found), sorted(one))
+            for name, values in one.items():
+                self.assertLessEqual(np.abs(found[name] - values).max(), 1e-5 * max(1, np.abs(values).max()), (run, name))
 
     def test_parts_of_experts_go_on_in_one_process_and_back(self):
         """Steps 1 to 2 by two ranks that share the experts, 3 to 4 by one process, 5 by two ranks: as by one throughout."""
