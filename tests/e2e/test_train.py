@@ -7,10 +7,16 @@ import pathlib
 import random
 import signal
 import socket
+import sys
 import time
 import unittest
 
+import numpy as np
+
 from harness import QNEXT, ROOT, TIMEOUT_S, Case, main, start
+
+sys.path.insert(0, str(ROOT / "bench"))
+from numpy_forward import read_safetensors  # noqa: E402
 
 TOKENIZER = ROOT / "tests/data/text/tokenizer-small/tokenizer.json"
 MODEL = {
@@ -144,7 +150,7 @@ class Train(Case):
 
     def test_two_ranks_get_one_ranks_weights(self):
         for count, out, fields in ((1, "one", {}), (2, "two", {}), (2, "experts", {"expert_parallel": True})):
-            for process in self.ranks(out, "--type", "f32", count=count, **{"steps": 3, "adamw": {"epsilon": 1e-4}, **fields}):
+            for process in self.ranks(out, "--type", "f32", count=count, **{"steps": 3, "adamw": {"eps": 1e-4}, **fields}):
                 _, said = process.communicate(timeout=TIMEOUT_S)
                 self.assertEqual(process.returncode, 0, said)
         one = read_safetensors(self.folder / "one/model.safetensors")
