@@ -158,6 +158,51 @@ Status check_prefix_file(const ServeOptions& options) {
   return success();
 }
 
+// What is served, once it is loaded.
+struct Loaded {
+  std::unique_ptr<const Qwen3Next> model;
+  EngineConfig config;
+  std::unique_ptr<Engine> engine;
+  std::optional<ServedModel> served;
+};
+
+Status load(Loaded& out, const ServeOptions& options, const TextFiles& files, const Ops& ops) {
+  QN_TRY(out.model, load_model(options.model, ops, options.machine));
+  const ModelConfig& model = out.model->config();
+  std::size_t context_tokens = options.context.context_tokens;
+  if (context_tokens == 0) {
+    const std::size_t longest = model.max_context_tokens;
+    context_tokens = longest == 0 ? kDefaultContext : std::min(longest, kDefaultContext);
+  }
+  out.config = {.context_tokens = context_tokens,
+                .num_sequences = options.num_parallel,
+                .max_waiting = options.num_parallel + options.max_waiting,
+                .kv_type = options.context.kv_type,
+                .max_drafts = options.context.drafts_for(model.has_mtp),
+                .adapts_drafts = !options.context.fixed_drafts};
+  out.config.num_kept_prefixes = num_kept_prefixes(options, model, out.config);
+  QN_TRY(out.engine, Engine::make(*out.model, ops, out.config));
+  QN_TRY(out.served, served_model(options, files, model, context_tokens));
+  restore_prefixes(*out.engine, options.prefix_file);
+  return success();
+}
+
+std::string address_of(const ServerConfig& config, std::uint16_t port) {
+  const bool is_v6 = config.host.find(':') != std::string::npos;
+  return fmt::format("{}://{}:{}/", config.tls ? "https" : "http", is_v6 ? "[" + config.host + "]" : config.host, port);
+}
+
+std::string what_is_served(const Loaded& loaded, const Machine& machine) {
+  const EngineConfig& config = loaded.config;
+  return fmt::format(
+      "serving {}: {} tokens of context, {} at once, {} prefixes kept, {} tokens guessed ahead, {:.2f} GiB of K/V ({}) "
+      "and states; "
+      "{}, {} threads\n",
+      loaded.served->name, config.context_tokens, config.num_sequences, config.num_kept_prefixes, config.max_drafts,
+      gib(engine_memory_bytes(loaded.model->config(), config)), dtype_info(config.kv_type).name, machine.table->name,
+      machine.pool->num_threads());
+}
+
 Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(check_prefix_file(options));
   QN_TRY(options.server.api_keys, read_keys(options));
@@ -169,40 +214,20 @@ Result<ExitCode> serve(ServeOptions options) {
   QN_RETURN_IF_ERROR(require_tokenizer(files, options.model));
   QN_TRY(Machine machine, make_machine(options.machine));
   const Ops ops(*machine.table, *machine.pool);
-  QN_TRY(const auto model, load_model(options.model, ops, options.machine));
-  const std::size_t longest = model->config().max_context_tokens;
-  std::size_t context_tokens = options.context.context_tokens;
-  if (context_tokens == 0) context_tokens = longest == 0 ? kDefaultContext : std::min(longest, kDefaultContext);
-  EngineConfig engine_config{.context_tokens = context_tokens,
-                             .num_sequences = options.num_parallel,
-                             .max_waiting = options.num_parallel + options.max_waiting,
-                             .kv_type = options.context.kv_type,
-                             .max_drafts = options.context.drafts_for(model->config().has_mtp),
-                             .adapts_drafts = !options.context.fixed_drafts};
-  engine_config.num_kept_prefixes = num_kept_prefixes(options, model->config(), engine_config);
-  QN_TRY(const auto engine, Engine::make(*model, ops, engine_config));
-  QN_TRY(const ServedModel served, served_model(options, files, model->config(), context_tokens));
 
-  restore_prefixes(*engine, options.prefix_file);
-  Server server(*engine, served, options.server, log_request);
+  Loaded loaded;  // outlives the server, which is there before
+  Server server(options.server, log_request);
   QN_RETURN_IF_ERROR(server.open());
+  QN_RETURN_IF_ERROR(load(loaded, options, files, ops));
+  server.start(*loaded.engine, *loaded.served);
   if (const auto note = model_note(options.model)) write_stderr(fmt::format("note: {}\n", *note));
-  const bool is_v6 = options.server.host.find(':') != std::string::npos;
-  const std::string address = fmt::format("{}://{}:{}/", options.server.tls ? "https" : "http",
-                                          is_v6 ? "[" + options.server.host + "]" : options.server.host, server.port());
+  const std::string address = address_of(options.server, server.port());
   QN_RETURN_IF_ERROR(write_stdout(address + "v1\n"));
-  write_stderr(fmt::format("chat page: {}\n", address));
-  write_stderr(fmt::format(
-      "serving {}: {} tokens of context, {} at once, {} prefixes kept, {} tokens guessed ahead, {:.2f} GiB of K/V ({}) "
-      "and states; "
-      "{}, {} threads\n",
-      served.name, context_tokens, options.num_parallel, engine_config.num_kept_prefixes, engine_config.max_drafts,
-      gib(engine_memory_bytes(model->config(), engine_config)), dtype_info(options.context.kv_type).name,
-      machine.table->name, machine.pool->num_threads()));
+  write_stderr(fmt::format("chat page: {}\n{}", address, what_is_served(loaded, machine)));
   if (options.opens_page) open_page(address);
   server.run([] { return interrupted(); });
   if (!options.prefix_file.empty()) {
-    QN_TRY(const PrefixFile saved, engine->save_prefixes(options.prefix_file));
+    QN_TRY(const PrefixFile saved, loaded.engine->save_prefixes(options.prefix_file));
     write_stderr(fmt::format("saved {}: {}\n", options.prefix_file, prefix_file_text(saved)));
   }
   write_stderr("stopped\n");
@@ -276,7 +301,8 @@ void add_serve_command(CLI::App& root, Action& action) {
   add_context_options(command, options->context);
   add_machine_options(command, options->machine);
   command.footer(
-      "Prints the base URL for clients once it listens; a line for each request goes to stderr, without its text.\n"
+      "Prints the base URL for clients once the model is loaded; until then the port answers 503. A line for each\n"
+      "request goes to stderr, without its text.\n"
       "Ctrl-C or SIGTERM lets running answers end, for as long as --drain says. docs/serving.md lists endpoints and "
       "limits.\n\n"
       "Examples:\n"

@@ -42,6 +42,13 @@ ApiError queue_full() {
           .code = "queue_full",
           .retry_after_s = 5};
 }
+ApiError still_loading() {
+  return {.status = 503,
+          .message = "The model is being loaded; try again soon.",
+          .type = "server_error",
+          .code = "loading",
+          .retry_after_s = 1};
+}
 Usage usage_of(const PreparedRequest& request, const Generation& generation) {
   return {.prompt_tokens = request.num_prompt_tokens,
           .completion_tokens = generation.num_new_tokens(),
@@ -95,25 +102,35 @@ std::string route_name(const std::string& path) {
 
 }  // namespace
 
-Server::Server(Engine& engine, const ServedModel& model, ServerConfig config,
-               std::function<void(const RequestLog&)> log)
-    : model_(model),
-      config_(std::move(config)),
+Server::Server(ServerConfig config, std::function<void(const RequestLog&)> log)
+    : config_(std::move(config)),
       log_(std::move(log)),
-      engine_(engine, config_.max_requests),
       http_(io_, config_.limits, config_.tls, [this](HttpExchange& exchange) { return handle(exchange); }),
       prepare_thread_([this] { prepare_io_.run(); }) {}
 
 Server::~Server() {
-  engine_.stop();
+  io_.stop();
+  if (io_thread_) io_thread_->join();
+  if (engine_) engine_->stop();
   prepare_io_.stop();
   prepare_thread_.join();
 }
 
+Status Server::open() {
+  QN_RETURN_IF_ERROR(http_.listen(config_.host, config_.port));
+  io_thread_.emplace([this] { io_.run(); });
+  return success();
+}
+
+void Server::start(Engine& engine, const ServedModel& model) {
+  engine_.emplace(engine, config_.max_requests);
+  model_ = &model;  // last: io_'s thread sees by it that all is there
+}
+
 void Server::run(const std::function<bool()>& should_stop) {
   asio::co_spawn(io_, watch(should_stop), asio::detached);
-  io_.run();
-  engine_.stop();
+  io_thread_->join();
+  engine_->stop();
 }
 
 Awaitable Server::watch(std::function<bool()> should_stop) {
@@ -212,6 +229,10 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
     co_await exchange.send(204, "text/plain", "");
     co_return;
   }
+  if (is_loading()) {
+    co_await answer_loading(exchange);
+    co_return;
+  }
   if (const auto error = refuse(exchange)) {
     co_await exchange.send_error(*error);
     co_return;
@@ -248,6 +269,16 @@ Awaitable Server::dispatch(HttpExchange& exchange, RequestLog& log) {
   }
 }
 
+Awaitable Server::answer_loading(HttpExchange& exchange) {
+  const ApiError error = still_loading();
+  if (exchange.path() != "/health") {
+    co_await exchange.send_error(error);
+    co_return;
+  }
+  exchange.add_header("Retry-After", std::to_string(*error.retry_after_s));
+  co_await exchange.send(503, "application/json", R"({"status":"loading"})");
+}
+
 // A body of megabytes takes seconds to read and to make tokens of: it must not hold up everyone's answers.
 asio::awaitable<Server::PreparedPost> Server::prepare_aside(std::string path, std::string body) {
   co_return prepare(path, body);
@@ -259,33 +290,33 @@ Server::PreparedPost Server::prepare(const std::string& path, const std::string&
   };
   const ParsedBody body = parse_body(text);
   if (body.error) return *body.error;
-  if (path == "/v1/chat/completions") return widen(prepare_chat(body.json, model_));
-  if (path == "/v1/completions") return widen(prepare_completion(body.json, model_));
+  if (path == "/v1/chat/completions") return widen(prepare_chat(body.json, model()));
+  if (path == "/v1/completions") return widen(prepare_completion(body.json, model()));
   return widen(text_tool(path, body.json));
 }
 
 std::variant<TextReply, ApiError> Server::info(const std::string& path) {
   if (path == "/health") return TextReply{.body = json_text({{"status", "ok"}})};
-  if (path == "/metrics") return TextReply{.type = "text/plain; version=0.0.4", .body = metrics_.text(engine_.load())};
-  if (path == "/v1/models") return TextReply{.body = json_text(models_json(model_))};
+  if (path == "/metrics") return TextReply{.type = "text/plain; version=0.0.4", .body = metrics_.text(engine_->load())};
+  if (path == "/v1/models") return TextReply{.body = json_text(models_json(model()))};
   if (path == "/props") {
-    return TextReply{.body = json_text({{"model", model_.name},
-                                        {"context_tokens", model_.context_tokens},
-                                        {"parallel", engine_.load().num_sequences},
-                                        {"chat", model_.chat_template.has_value()}})};
+    return TextReply{.body = json_text({{"model", model().name},
+                                        {"context_tokens", model().context_tokens},
+                                        {"parallel", engine_->load().num_sequences},
+                                        {"chat", model().chat_template.has_value()}})};
   }
-  if (path == "/openapi.json") return TextReply{.body = openapi_document(model_)};
-  if (path == "/tokenizer_info") return TextReply{.body = json_text(tokenizer_json(model_))};
+  if (path == "/openapi.json") return TextReply{.body = openapi_document(model())};
+  if (path == "/tokenizer_info") return TextReply{.body = json_text(tokenizer_json(model()))};
   if (const auto file = page_file(path))
     return TextReply{.type = std::string(file->type), .body = std::string(file->body)};
   const std::string name = path.substr(kModelPath.size());
-  if (!serves(model_, name)) return model_not_found(name);
-  return TextReply{.body = json_text(model_json(model_))};
+  if (!serves(model(), name)) return model_not_found(name);
+  return TextReply{.body = json_text(model_json(model()))};
 }
 
 std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Json& json) const {
   if (path == "/apply-template") {
-    const auto text = render_chat(json, model_);
+    const auto text = render_chat(json, model());
     if (const auto* error = std::get_if<ApiError>(&text)) return *error;
     return Json{{"prompt", std::get<std::string>(text)}};
   }
@@ -298,7 +329,7 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
       body.fail("content", "You must provide 'content' or 'prompt', a string.");
     }
     if (const auto& error = body.finish()) return *error;
-    const auto ids = model_.tokenizer.encode(content ? *content : *prompt, {.add_special = adds_special});
+    const auto ids = model().tokenizer.encode(content ? *content : *prompt, {.add_special = adds_special});
     if (!ids.ok()) return ApiError{.message = ids.message(), .param = content ? "content" : "prompt"};
     return Json{{"tokens", *ids}, {"count", ids->size()}};
   }
@@ -306,13 +337,14 @@ std::variant<Json, ApiError> Server::text_tool(const std::string& path, const Js
   std::vector<TokenId> ids;
   const bool is_list = tokens != nullptr && tokens->is_array();
   for (const Json& id : is_list ? *tokens : Json::array()) {
-    if (id.is_number_unsigned() && id.get<std::uint64_t>() < model_.vocabulary_tokens) ids.push_back(id.get<TokenId>());
+    if (id.is_number_unsigned() && id.get<std::uint64_t>() < model().vocabulary_tokens)
+      ids.push_back(id.get<TokenId>());
   }
   if (!is_list || ids.size() != tokens->size()) {
-    body.fail("tokens", fmt::format("You must provide 'tokens', a list of ids below {}.", model_.vocabulary_tokens));
+    body.fail("tokens", fmt::format("You must provide 'tokens', a list of ids below {}.", model().vocabulary_tokens));
   }
   if (const auto& error = body.finish()) return *error;
-  const auto text = model_.tokenizer.decode(ids);
+  const auto text = model().tokenizer.decode(ids);
   if (!text.ok()) return ApiError{.message = text.message(), .param = "tokens"};
   return Json{{"content", *text}, {"prompt", *text}};
 }
@@ -325,7 +357,7 @@ Awaitable Server::answer_generation(HttpExchange& exchange, PreparedRequest requ
   if (config_.deadline) {
     for (PreparedAnswer& answer : request.answers) answer.request.deadline = Clock::now() + *config_.deadline;
   }
-  const auto generation = Generation::start(io_, engine_, metrics_, model_, request);
+  const auto generation = Generation::start(io_, *engine_, metrics_, model(), request);
   if (generation == nullptr) {
     co_await exchange.send_error(queue_full());
     co_return;
@@ -351,7 +383,7 @@ Awaitable Server::answer_generation(HttpExchange& exchange, PreparedRequest requ
 
 Awaitable Server::write_answers(HttpExchange& exchange, Generation& generation, const PreparedRequest& request,
                                 const std::string& id) {
-  AnswerWriter writer(model_, request, (request.is_chat ? "chatcmpl-" : "cmpl-") + id, unix_time_s());
+  AnswerWriter writer(model(), request, (request.is_chat ? "chatcmpl-" : "cmpl-") + id, unix_time_s());
   if (request.stream) {
     co_await stream(exchange, generation, writer, request);
   } else {

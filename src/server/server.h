@@ -4,7 +4,10 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 
+#include <atomic>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,27 +49,35 @@ struct TextReply {
 
 class Server {
  public:
-  // `engine` and `model` must outlive this. `log` is called after each request, one that could not be read, too.
-  Server(Engine& engine, const ServedModel& model, ServerConfig config, std::function<void(const RequestLog&)> log);
+  // `log` is called after each request, one that could not be read, too; on the server's own thread.
+  Server(ServerConfig config, std::function<void(const RequestLog&)> log);
 
   ~Server();
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // Errors: as HttpServer::listen.
-  Status open() { return http_.listen(config_.host, config_.port); }
+  // open(), start() and run() come in this order, once each.
+  // Listens: from now on requests are answered, with 503 "loading". Errors: as HttpServer::listen.
+  Status open();
   std::uint16_t port() const { return http_.port(); }
 
-  // Serves until should_stop() says so (asked ten times a second), then lets running answers end. After that nobody
-  // touches the engine any more.
+  // From now on they are served. `engine` and `model` must outlive this.
+  void start(Engine& engine, const ServedModel& model);
+
+  // Until should_stop() says so (asked ten times a second); then lets running answers end. After that nobody touches
+  // the engine any more.
   void run(const std::function<bool()>& should_stop);
 
  private:
   using Awaitable = boost::asio::awaitable<void>;
   using PreparedPost = std::variant<PreparedRequest, Json, ApiError>;
 
+  bool is_loading() const { return model_ == nullptr; }
+  const ServedModel& model() const { return *model_; }
+
   Awaitable handle(HttpExchange& exchange);
   Awaitable dispatch(HttpExchange& exchange, RequestLog& log);
+  Awaitable answer_loading(HttpExchange& exchange);
   std::optional<ApiError> refuse(const HttpExchange& exchange) const;
   std::variant<TextReply, ApiError> info(const std::string& path);
   boost::asio::awaitable<PreparedPost> prepare_aside(std::string path, std::string body);
@@ -81,11 +92,12 @@ class Server {
                    const PreparedRequest& request);
   Awaitable watch(std::function<bool()> should_stop);
 
-  const ServedModel& model_;
+  std::atomic<const ServedModel*> model_ = nullptr;  // null: it is being loaded
   ServerConfig config_;
   std::function<void(const RequestLog&)> log_;
   Metrics metrics_;
-  EngineThread engine_;  // stopped before io_ goes, and there until its last coroutine, which may cancel, has gone
+  // From start() on; stopped before io_ goes, and there until its last coroutine, which may cancel, has gone.
+  std::optional<EngineThread> engine_;
   boost::asio::io_context io_{1};
   HttpServer http_;
   boost::asio::io_context prepare_io_{1};  // bodies are made into requests here; coroutines of io_ may wait in it
@@ -95,7 +107,8 @@ class Server {
       std::make_shared<std::size_t>(0);  // of bodies on their way through prepare_io_
   std::shared_ptr<std::size_t> num_handled_ = std::make_shared<std::size_t>(0);  // requests not yet answered
   std::uint64_t next_id_ = 1;
-  WorkerThread prepare_thread_;  // last: runs once all of the above is there
+  WorkerThread prepare_thread_;                 // last, as is the next: they run once all of the above is there
+  std::optional<WorkerThread> io_thread_ = {};  // from open() on
 };
 
 }  // namespace qnext

@@ -132,13 +132,21 @@ class ServerTest : public testing::Test {
  protected:
   ~ServerTest() override { stop(); }
 
-  void open(ServerConfig config) {
+  void listen(ServerConfig config) {
     config.port = 0;
-    server_ = std::make_unique<Server>(*engine_, model_, config, nullptr);
+    server_ = std::make_unique<Server>(config, nullptr);
     const Status opened = server_->open();
     QN_CHECK(opened.ok(), "{}", opened.message());
+  }
+  void start() {
+    server_->start(*engine_, model_);
     thread_ = std::thread([this] { server_->run([this] { return stopping_.load(); }); });
   }
+  void open(const ServerConfig& config) {
+    listen(config);
+    start();
+  }
+  void destroy() { server_.reset(); }
   void stop() {
     stopping_ = true;
     if (thread_.joinable()) thread_.join();
@@ -186,6 +194,40 @@ class ServerTest : public testing::Test {
   std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };
+
+TEST_F(ServerTest, WhileTheModelIsLoadedItSaysSo) {
+  listen({});
+  RawClient early = client();
+  const Json body = {{"model", "tiny"}, {"prompt", {1, 2, 3}}, {"max_tokens", 1}};
+  for (const std::string_view path : {"/", "/metrics", "/v1/models", "/nowhere", "/v1/completions"}) {
+    path == "/v1/completions" ? early.post(path, body) : early.get(path);
+    const std::string answer = early.read_answer();
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 503 ")) << answer;
+    EXPECT_NE(answer.find("\r\nRetry-After: 1\r\n"), std::string::npos) << answer;
+    EXPECT_NE(answer.find(R"("code":"loading")"), std::string::npos) << answer;
+  }
+  early.get("/health");
+  const std::string health = early.read_answer();
+  EXPECT_TRUE(health.starts_with("HTTP/1.1 503 ")) << health;
+  EXPECT_NE(health.find("\r\nRetry-After: 1\r\n"), std::string::npos) << health;
+  EXPECT_TRUE(health.ends_with(R"({"status":"loading"})")) << health;
+  start();
+  early.get("/health");  // no connection is lost
+  EXPECT_TRUE(early.read_answer().starts_with("HTTP/1.1 200 "));
+  early.post("/v1/completions", body);
+  EXPECT_TRUE(early.read_answer().starts_with("HTTP/1.1 200 "));
+}
+
+TEST_F(ServerTest, AModelThatCannotBeLoadedClosesThePort) {
+  listen({});
+  const std::uint16_t port = this->port();
+  RawClient early = client();
+  early.get("/health");
+  EXPECT_TRUE(early.read_answer().starts_with("HTTP/1.1 503 "));
+  destroy();
+  EXPECT_TRUE(early.is_hung_up_on());
+  EXPECT_FALSE(try_connect(port).has_value());
+}
 
 TEST_F(ServerTest, AStreamThatHasNothingToSayPings) {
   open({.ping = kShort});

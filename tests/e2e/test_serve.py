@@ -678,6 +678,56 @@ class Life(Case):
             self.assertEqual(server.stop()[0], 0)
         self.assertFalse(opened.exists())
 
+    def test_the_port_answers_while_the_model_is_loaded(self):
+        """The program is held up before it serves: it has something to say on stderr, a pipe that is full."""
+        kept = self.folder / "kept"
+        args = "--context", "1K", "--prefix-file", kept
+        with Server(*args) as server:
+            port = server.port  # free again in a moment
+            self.assertEqual(server.stop()[0], 0)
+        for signals in ([], [signal.SIGINT]):
+            read_end, write_end = os.pipe()
+            os.set_blocking(write_end, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(write_end, b"." * 512)
+            os.set_blocking(write_end, True)  # for the program, which shares it
+            process = start("serve", GGUF, "--port", port, *args, stderr=write_end)
+            self.addCleanup(process.kill)
+            os.close(write_end)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+            self.addCleanup(connection.close)
+            deadline = time.monotonic() + TIMEOUT_S
+            while connection.sock is None:
+                self.assertLess(time.monotonic(), deadline)
+                with contextlib.suppress(ConnectionRefusedError):  # at first, nobody listens
+                    connection.connect()
+                time.sleep(0.01)
+
+            def health():
+                connection.request("GET", "/health")
+                answer = connection.getresponse()
+                return answer.status, json.loads(answer.read()), answer.headers["Retry-After"]
+
+            self.assertEqual(health(), (503, {"status": "loading"}, "1"))
+            for number in signals:
+                process.send_signal(number)
+            with open(read_end, "rb") as pipe, concurrent.futures.ThreadPoolExecutor(1) as pool:
+                log = pool.submit(pipe.read)
+                try:
+                    self.assertEqual(process.stdout.readline().decode().strip(), f"http://127.0.0.1:{port}/v1")
+                    if not signals:
+                        self.assertEqual(health(), (200, {"status": "ok"}, None))  # on the same connection
+                        process.send_signal(signal.SIGTERM)
+                    process.communicate(timeout=TIMEOUT_S)
+                finally:
+                    process.kill()
+            self.assertEqual(process.returncode, 0)
+            said = log.result().decode()
+            self.assertRegex(said, "restored .*kept: ")
+            self.assertRegex(said, r"request id=\S+ route=/health status=503 ms=")
+            self.assertTrue(said.endswith("stopped\n"))
+
     def test_a_warm_turn_runs_its_own_tokens(self):
         with Server("--parallel", 2, "--context", 4096) as server:
             api = server.client()
@@ -928,6 +978,7 @@ class Life(Case):
             self.fails(1, "serve", GGUF, "--port", server.port, says="choose another --port")
             self.assertEqual(server.stop()[0], 0)
         self.fails(1, "serve", GGUF, "--host", "example.invalid", says="expected an IP address")
+        self.fails(1, "serve", GGUF, "--port", 0, "--context", 16000000, says="4096")  # when the port was open already
         self.fails(1, "serve", TINY, says="tokenizer")
         self.fails(1, "serve", GGUF, "--api-key-file", self.folder / "none", says="none")
         self.fails(2, "serve", GGUF, "--port", 70000)
