@@ -97,6 +97,8 @@ class Train(Case):
         self.assertEqual(curve.read_text().count("<polyline"), 4)
         self.assertIn("two: mtp_losses.0", curve.read_text())
         self.fails(1, "plot", self.folder / "run/log.jsonl", "--y", "los", "--out", curve, says="no line has the numbers step and los")
+        self.fails(2, "plot", self.folder / "run/log.jsonl", "--out", self.folder / "curve.png", says="ends in .svg; for PNG: rsvg-convert")
+        self.assertFalse((self.folder / "curve.png").exists())
         self.fails(1, "plot", TOKENIZER, "--out", curve, says="line 1: expected a JSON object")
 
     def test_a_killed_run_goes_on_bit_for_bit(self):
