@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "tensor/atomic_file.h"
 #include "tensor/safetensors_writer.h"
 #include "train/expert_parallel.h"
 #include "train/network_files.h"
@@ -52,6 +53,7 @@ Status save_checkpoint(const std::filesystem::path& path, const RunState& state,
     QN_RETURN_IF_ERROR(add_moment("adamw.second.", i, optimizer.second_moments()[i]));
   }
   if (!ranks.is_first()) return success();
+  remove_abandoned_temporaries(path);  // of runs that were killed as they wrote
   QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(path, spec));
   for (const Tensor& value : values) {
     QN_RETURN_IF_ERROR(writer.append({static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}));

@@ -24,6 +24,8 @@ MODEL = {
     "bos_token_id": None, "eos_token_id": 2041, "torch_dtype": "bfloat16"}
 COLOURS = ["red", "green", "blue", "white", "black"]
 THINGS = ["house", "river", "bird", "stone", "tree"]
+# Of the moments at which runs are killed. QNEXT_TEST_SEED repeats them, as far as a machine repeats anything.
+SEED = int(os.environ.get("QNEXT_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
 def write_corpus(path):
@@ -62,15 +64,20 @@ class Train(Case):
     def train(self, run, *args):
         return self.ok("train", self.recipe, "--out", self.folder / run, *args)
 
-    def kill_after(self, run, steps, number):
-        """Begins a run and sends it a signal once that many steps are in its log."""
-        process = start("train", self.recipe, "--out", self.folder / run)
-        log = self.folder / run / "log.jsonl"
+    def wait_until(self, process, is_so):
         until = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < until and process.poll() is None:
-            if log.exists() and log.read_bytes().count(b"\n") >= steps:
-                break
-            time.sleep(0.01)
+        while time.monotonic() < until and process.poll() is None and not is_so():
+            time.sleep(0.002)
+
+    def logged_steps(self, run):
+        log = self.folder / run / "log.jsonl"
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    def kill_after(self, run, steps, number, *args, delay_s=0):
+        """Begins a run and sends it a signal so long after that many steps are in its log."""
+        process = start("train", self.recipe, "--out", self.folder / run, *args)
+        self.wait_until(process, lambda: self.logged_steps(run) >= steps)
+        time.sleep(delay_s)
         process.send_signal(number)
         process.communicate(timeout=TIMEOUT_S)
         return process.returncode
@@ -101,11 +108,41 @@ class Train(Case):
         self.assertFalse((self.folder / "curve.png").exists())
         self.fails(1, "plot", TOKENIZER, "--out", curve, says="line 1: expected a JSON object")
 
+    def unfinished_files(self, run):
+        return [path.name for path in (self.folder / run).iterdir() if ".tmp-" in path.name]
+
+    def kill_in_a_save(self, run, *args):
+        process = start("train", self.recipe, "--out", self.folder / run, *args)
+        saves = lambda: any(name.startswith("checkpoint") for name in self.unfinished_files(run))
+        stale = self.unfinished_files(run)
+        self.wait_until(process, lambda: self.logged_steps(run) > 0 and not set(stale) & set(self.unfinished_files(run)))
+        while process.poll() is None:
+            self.wait_until(process, saves)
+            process.send_signal(signal.SIGSTOP)  # so that what is seen now is so when it dies
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if saves():
+                process.kill()
+                break
+            process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=TIMEOUT_S)
+        return process.returncode
+
     def test_a_killed_run_goes_on_bit_for_bit(self):
+        """Killed three times at random, most of whose time is saving, and once in the middle of a save."""
         self.train("straight")
-        self.assertEqual(self.kill_after("killed", 12, signal.SIGKILL), -signal.SIGKILL)
+        recipe, self.recipe = self.recipe, self.write_recipe("saves.json", checkpoint_steps=1)
+        draw = random.Random(SEED)
+        print(f"test_a_killed_run_goes_on_bit_for_bit: QNEXT_TEST_SEED={SEED}", flush=True)
+        for number in range(3):
+            steps = self.logged_steps("killed") + draw.randrange(1, 12)
+            self.assertEqual(self.kill_after("killed", steps, signal.SIGKILL, *["--resume"] * (number > 0),
+                                             delay_s=draw.uniform(0, 0.1)), -signal.SIGKILL)
         self.fails(1, "train", self.recipe, "--out", self.folder / "killed", says="--resume goes on with it")
+        self.assertEqual(self.kill_in_a_save("killed", "--resume"), -signal.SIGKILL)
+        self.assertEqual(len(self.unfinished_files("killed")), 1)
         self.train("killed", "--resume")
+        self.assertEqual(self.unfinished_files("killed"), [])
+        self.recipe = recipe
         self.assertEqual(self.kill_after("stopped", 3, signal.SIGINT), 130)
         self.train("stopped", "--resume")
         expected = (self.folder / "straight/model.safetensors").read_bytes()
