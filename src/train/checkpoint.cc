@@ -15,6 +15,14 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "qnext-checkpoint-1";
 
+Status write(const std::filesystem::path& path, const SafetensorsSpec& spec, std::span<const Tensor> values) {
+  QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(path, spec));
+  for (const Tensor& value : values) {
+    QN_RETURN_IF_ERROR(writer.append({static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}));
+  }
+  return writer.commit();
+}
+
 }  // namespace
 
 Status save_checkpoint(const std::filesystem::path& path, const RunState& state, const AdamW& optimizer,
@@ -54,11 +62,10 @@ Status save_checkpoint(const std::filesystem::path& path, const RunState& state,
   }
   if (!ranks.is_first()) return success();
   remove_abandoned_temporaries(path);  // of runs that were killed as they wrote
-  QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(path, spec));
-  for (const Tensor& value : values) {
-    QN_RETURN_IF_ERROR(writer.append({static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}));
-  }
-  return writer.commit();
+  const Status written = write(path, spec, values);
+  if (written.ok() || !std::filesystem::exists(path)) return written;
+  return error("{}; the checkpoint before it is intact: make room, then go on from it with --resume",
+               written.message());
 }
 
 Result<Checkpoint> Checkpoint::open(const std::filesystem::path& path) {

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import socket
 import time
@@ -151,6 +152,48 @@ class Train(Case):
             self.assertEqual([line["step"] for line in self.log(run)], list(range(1, 61)), run)
             self.assertEqual([line["loss"] for line in self.log(run)], [line["loss"] for line in self.log("straight")])
 
+    def test_a_disk_that_fills_up_costs_no_checkpoint(self):
+        self.train("straight")
+        self.assertEqual(self.kill_after("full", 7, signal.SIGINT), 130)
+        names, checkpoint = sorted(os.listdir(self.folder / "full")), self.folder / "full/checkpoint.safetensors"
+        before = checkpoint.read_bytes()
+
+        def half_a_checkpoint():  # fits into a file, and the write that does not fails as on a full disk
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+        process = start("train", self.recipe, "--out", self.folder / "full", "--resume", preexec_fn=half_a_checkpoint)
+        out, said = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual((process.returncode, out), (1, b""), said)
+        for words in (f"qnext: {checkpoint}: cannot write: ", f"needs {len(before)} bytes, the disk has ",
+                      "the unfinished file was removed; the checkpoint before it is intact: make room, then go on from it with --resume"):
+            self.assertIn(words, said.decode())
+        self.assertEqual(sorted(os.listdir(self.folder / "full")), names)
+        self.assertEqual(checkpoint.read_bytes(), before)
+        self.train("full", "--resume")
+        self.assertEqual((self.folder / "full/model.safetensors").read_bytes(),
+                         (self.folder / "straight/model.safetensors").read_bytes())
+
+    def test_a_run_that_diverges_costs_no_checkpoint(self):
+        steady = {"kind": "wsd", "learning_rate": 0.01, "warmup_steps": 5, "decay_share": 0}
+        self.recipe = self.write_recipe("steady.json", steps=30, schedule=steady)
+        self.train("straight")
+        self.recipe = self.write_recipe("begin.json", steps=10, schedule=steady)
+        self.train("diverges")
+        checkpoint = self.folder / "diverges/checkpoint.safetensors"
+        before = checkpoint.read_bytes()
+        wild = self.write_recipe("wild.json", steps=100, schedule={**steady, "learning_rate": 10}, checkpoint_steps=100,
+                                 adamw={"weight_decay": 10})  # a hundred times the weights, each step
+        said = self.fails(1, "train", wild, "--out", self.folder / "diverges", "--resume", says="training has diverged; the last "
+                          "checkpoint is intact. Lower schedule.learning_rate or lengthen schedule.warmup_steps and go on with --resume")
+        self.assertRegex(said, r"step \d+: the loss is \S+ and the gradient's norm -?(nan|inf): ")
+        self.assertEqual(checkpoint.read_bytes(), before)
+        self.recipe = self.write_recipe("steady.json", steps=30, schedule=steady)
+        self.train("diverges", "--resume")
+        self.assertEqual((self.folder / "diverges/model.safetensors").read_bytes(),
+                         (self.folder / "straight/model.safetensors").read_bytes())
+        self.assertEqual([line["loss"] for line in self.log("diverges")], [line["loss"] for line in self.log("straight")])
+
     def ranks(self, out, *args, count=2, **fields):
         """Starts `count` ranks of one run, whose steps are four micro-batches, however many ranks take turns at them."""
         with socket.socket() as probe:
@@ -206,18 +249,30 @@ class Train(Case):
         processes = self.ranks("odd", count=3, batch_tokens=510, expert_parallel=True)
         self.assertIn("3 ranks cannot share 8 experts evenly", str([process.communicate(timeout=TIMEOUT_S) for process in processes]))
 
-    def test_a_rank_that_dies_is_told(self):
-        for out, fields in (("dies", {}), ("dies-too", {"expert_parallel": True})):
-            processes = self.ranks(out, **fields)
-            log = self.folder / out / "log.jsonl"
-            until = time.monotonic() + TIMEOUT_S
-            while time.monotonic() < until and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
-                time.sleep(0.01)
-            processes[1].kill()
-            processes[1].communicate(timeout=TIMEOUT_S)
-            _, said = processes[0].communicate(timeout=TIMEOUT_S)
-            self.assertEqual(processes[0].returncode, 1, said)
-            self.assertIn("another rank has ended", str(said))
+    def test_a_rank_that_dies_is_told_and_costs_no_checkpoint(self):
+        draw = random.Random(SEED)
+        print(f"test_a_rank_that_dies_is_told_and_costs_no_checkpoint: QNEXT_TEST_SEED={SEED}", flush=True)
+        for name, fields in (("dies", {}), ("dies-too", {"expert_parallel": True})):
+            for process in self.ranks(name, **fields):
+                _, said = process.communicate(timeout=TIMEOUT_S)
+                self.assertEqual(process.returncode, 0, said)
+            for victim in (0, 1):
+                run = f"{name}-{victim}"
+                processes, steps = self.ranks(run, **fields), draw.randrange(1, 16)
+                self.wait_until(processes[victim], lambda: self.logged_steps(run) >= steps)
+                processes[victim].kill()
+                processes[victim].communicate(timeout=TIMEOUT_S)
+                _, said = processes[1 - victim].communicate(timeout=TIMEOUT_S)
+                self.assertEqual(processes[1 - victim].returncode, 1, said)
+                self.assertIn("another rank has ended or hangs", str(said))
+                self.assertIn("the last checkpoint is whole, start all ranks again with --resume", str(said))
+                for process in self.ranks(run, "--resume", **fields):
+                    _, said = process.communicate(timeout=TIMEOUT_S)
+                    self.assertEqual(process.returncode, 0, said)
+                for a, b in zip(self.log(name), self.log(run), strict=True):
+                    self.assertAlmostEqual(a["loss"], b["loss"], delta=1e-5 * a["loss"], msg=run)
+                self.assertEqual((self.folder / run / "model.safetensors").read_bytes(),
+                                 (self.folder / name / "model.safetensors").read_bytes(), run)
 
     def test_shards(self):
         seen = self.ok_json("data", "inspect", self.folder / "data.safetensors", "--tokenizer", TOKENIZER, "--show", "401")
