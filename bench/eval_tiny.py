@@ -7,9 +7,11 @@ Of each model:
   problems   held-out ones (`qnext data synth --split held-out`: new numbers, every second in new words): the share whose
              answers have every number right
   stops      the share of held-out instructions and problems whose answer ends by itself
-  stories    sampled: the share that end as a story should and do not go in circles, and of these the words that
-             link-grammar cannot link to the rest of their sentence, per 50
-  mtp        guesses of the MTP block that were right, by depth, on those stories
+  stories    sampled, one for each of the first held-out instructions that ask for a story, all in different words: the
+             share that end as a story should and do not go in circles, and of these the words that link-grammar cannot
+             link to the rest of their sentence, per 50; all words of a sentence for which it has no linkage in time
+  mtp        guesses of the MTP block that were right, by depth, of those whose forerunners were: on those stories and,
+             by themselves, on the problems. Guesses are made at every step (--fixed-draft), not only where they pay
 
 Needs build/release/qnext-train (make train) and link-grammar (Debian), which `make eval-tiny` sees to.
 """
@@ -30,13 +32,27 @@ from serve import QNEXT, Server, free_port
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STREAMS = 16
 MAX_TOKENS = 1600
+DRAFTS = 2  # that the shipped models were trained to make
 
 
 def synth(kind, count):
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([QNEXT, "data", "synth", "--out", folder, "--kind", kind, "--count", str(count), "--seed", "7",
                         "--split", "held-out"], check=True, capture_output=True)
-        return [json.loads(line) for line in open(f"{folder}/{kind}.held-out.jsonl", encoding="utf-8")]
+        with open(f"{folder}/{kind}.held-out.jsonl", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+
+def story_requests(count):
+    """The user's words of held-out instructions that are answered with a story, each once."""
+    asked = {}
+    for instruction in synth("instructions", 6 * count + 100):  # a third of them, a quarter of these said before
+        user, answer = instruction["messages"][:2]
+        if len(answer["content"].split()) > 60 and "Answer:" not in answer["content"]:  # only divisions are as long
+            asked.setdefault(user["content"], [user])
+    if len(asked) < count:
+        sys.exit(f"eval_tiny: {count} stories: the held-out instructions have only {len(asked)} different requests")
+    return list(asked.values())[:count]
 
 
 def ask(server, messages, **fields):
@@ -58,6 +74,18 @@ def ask_all(server, prompts, **fields):
         return [job.result() for job in jobs]
 
 
+def guesses(server):
+    """{depth: (tried, right)} so far."""
+    tried, right = (server.counters(f"qnext_guesses_{kind}total", "depth") for kind in ("", "right_"))
+    return {depth: (count, right.get(depth, 0)) for depth, count in sorted(tried.items())}
+
+
+def shares_right(before, after):
+    """Of the guesses between two counts, by depth."""
+    spent = {depth: [now - then for now, then in zip(counts, before.get(depth, (0, 0)))] for depth, counts in after.items()}
+    return {depth: right / tried for depth, (tried, right) in spent.items() if tried}
+
+
 def numbers(text):
     return [number.replace(",", "") for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
 
@@ -76,28 +104,54 @@ def is_whole(text, reason):
     return reason == "stop" and len(text.split()) >= 30 and bool(re.search(r'[.!?]"?$', text.strip())) and not goes_in_circles(text)
 
 
+def sentences_of(texts):
+    found = [" ".join(s.split()) for text in texts for s in re.split(r'(?<=[.!?])"?\s+', text.replace('"', " ").strip())]
+    return [s.lstrip("!% ") for s in found if s.lstrip("!% ")]  # link-parser takes those for its commands and comments
+
+
+def unlinked_in(sentence, result):
+    """Words that a result of link-parser leaves out of the sentence's linkage: all where there is none, for want of time."""
+    words = len(sentence.split())
+    linkages = re.findall(r"^Found [1-9]\d* linkages?.*?(?:at null count (\d+))?$", result, re.M)
+    if not linkages or "Timer is expired" in result:
+        return words
+    return min(int(linkages[-1] or 0), words)
+
+
 def unlinked_words(texts):
     """Words in all, and those that link-grammar leaves out of the linkage of their sentence."""
-    sentences = [s for text in texts for s in re.split(r'(?<=[.!?])"?\s+', text.replace('"', " ").strip()) if s.strip()]
-    words = sum(len(sentence.split()) for sentence in sentences)
-    out = subprocess.run(["link-parser", "en", "-verbosity=1", "-graphics=0", "-timeout=2"],
-                         input="\n".join(" ".join(s.split()) for s in sentences) + "\n", capture_output=True, text=True, check=False)
-    unlinked = sum(int(count) for count in re.findall(r"at null count (\d+)", out.stdout))
-    return words, unlinked
+    sentences = sentences_of(texts)
+    done = subprocess.run(["link-parser", "en", "-verbosity=1", "-graphics=0", "-timeout=2", "-echo=1"],
+                          input="\n".join(sentences) + "\n", capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"eval_tiny: link-parser ended with exit code {done.returncode}: {done.stderr[-1000:]}")
+    rest = done.stdout
+    unlinked = 0
+    for sentence, following in zip(sentences, sentences[1:] + ["Bye."]):  # each is echoed before its result
+        _, echoed, rest = rest.partition(f"\n{sentence}\n")
+        at = rest.find(f"\n{following}\n")
+        if not echoed or at < 0 or not re.search(r"^(Found \d+ linkage|No complete linkages found|Timer is expired)", rest[:at], re.M):
+            sys.exit(f"eval_tiny: link-parser has no result for: {sentence}")
+        unlinked += unlinked_in(sentence, rest[:at])
+    return sum(len(sentence.split()) for sentence in sentences), unlinked
 
 
 def evaluate(name, args):
     model = ROOT / f"models/qnext-tiny/qnext-tiny-{name}.gguf"
     problems, instructions = synth("problems", args.problems), synth("instructions", args.prompts)
     port = free_port()
-    command = [str(QNEXT), "serve", str(model), "--port", str(port), "--pack-cache", "none", "--parallel", str(STREAMS)]
+    command = [str(QNEXT), "serve", str(model), "--port", str(port), "--pack-cache", "none", "--parallel", str(STREAMS),
+               "--draft", str(DRAFTS), "--fixed-draft"]
     with Server(model.stem, command, port) as server:
+        counts = [guesses(server)]
         said = ask_all(server, [p["messages"][:1] for p in problems], temperature=0)
         right = [numbers(answers(text)) == numbers(answers(p["messages"][1]["content"]))
                  for (text, _), p in zip(said, problems)]
+        counts.append(guesses(server))
         stops = ask_all(server, [i["messages"][:1] for i in instructions])
-        stories = ask_all(server, [[{"role": "user", "content": "Tell me a story."}]] * args.stories)
-        tried, good = (server.counters(f"qnext_guesses_{kind}total", "depth") for kind in ("", "right_"))
+        counts.append(guesses(server))
+        stories = ask_all(server, story_requests(args.stories))
+        counts.append(guesses(server))
     ended = [reason == "stop" for _, reason in said + stops]
     whole = [text for text, reason in stories if is_whole(text, reason)]
     words, unlinked = unlinked_words(whole)
@@ -110,7 +164,7 @@ def evaluate(name, args):
             "problems_right_new_words": sum(right[1::2]) / len(right[1::2]),
             "stops": sum(ended) / len(ended), "stories_whole": len(whole) / len(stories), "distinct_stories": len(set(whole)),
             "unlinked_words_per_50": 50 * unlinked / max(words, 1),
-            "mtp_right": {depth: good.get(depth, 0) / count for depth, count in sorted(tried.items()) if count}}
+            "mtp_right_stories": shares_right(counts[2], counts[3]), "mtp_right_problems": shares_right(counts[0], counts[1])}
 
 
 def main():

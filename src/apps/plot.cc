@@ -1,5 +1,6 @@
 // qnext plot: the curves of training logs.
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -136,7 +137,11 @@ void add_plot_command(CLI::App& root, Action& action) {
                   "log.jsonl files; NAME=FILE names a curve, NAME=FILE,FILE,... draws the mean of several runs and the "
                   "band that they span")
       ->required();
-  command.add_option("--out", options->out, "The SVG file")->required();
+  command.add_option("--out", options->out, "The SVG file, NAME.svg")->required()->check([](const std::string& file) {
+    if (std::filesystem::path(file).extension() == ".svg") return std::string();
+    return fmt::format("{}: expected a name that ends in .svg; for PNG: rsvg-convert -o curve.png curve.svg",
+                       printable(file));
+  });
   command.add_option("--y", options->y, "Fields, by commas: loss, mtp_losses.0, time.experts, ...")
       ->delimiter(',')
       ->capture_default_str();

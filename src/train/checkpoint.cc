@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "tensor/atomic_file.h"
 #include "tensor/safetensors_writer.h"
 #include "train/expert_parallel.h"
 #include "train/network_files.h"
@@ -13,6 +14,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "qnext-checkpoint-1";
+
+Status write(const std::filesystem::path& path, const SafetensorsSpec& spec, std::span<const Tensor> values) {
+  QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(path, spec));
+  for (const Tensor& value : values) {
+    QN_RETURN_IF_ERROR(writer.append({static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}));
+  }
+  return writer.commit();
+}
 
 }  // namespace
 
@@ -52,11 +61,11 @@ Status save_checkpoint(const std::filesystem::path& path, const RunState& state,
     QN_RETURN_IF_ERROR(add_moment("adamw.second.", i, optimizer.second_moments()[i]));
   }
   if (!ranks.is_first()) return success();
-  QN_TRY(SafetensorsWriter writer, SafetensorsWriter::create(path, spec));
-  for (const Tensor& value : values) {
-    QN_RETURN_IF_ERROR(writer.append({static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}));
-  }
-  return writer.commit();
+  remove_abandoned_temporaries(path);  // of runs that were killed as they wrote
+  const Status written = write(path, spec, values);
+  if (written.ok() || !std::filesystem::exists(path)) return written;
+  return error("{}; the checkpoint before it is intact: make room, then go on from it with --resume",
+               written.message());
 }
 
 Result<Checkpoint> Checkpoint::open(const std::filesystem::path& path) {

@@ -18,8 +18,8 @@ struct RunState {
   std::int64_t rollbacks = 0;
 };
 
-// Whole or not at all; by all ranks together, written by the first. `recipe` is kept for the reader. Errors:
-// SafetensorsWriter's, a rank that ended.
+// Whole or not at all; by all ranks together, written by the first, which also removes what killed runs left half
+// written. `recipe` is kept for the reader. Errors: SafetensorsWriter's, a rank that ended.
 Status save_checkpoint(const std::filesystem::path& path, const RunState& state, const AdamW& optimizer,
                        const Ranks& ranks, const std::string& recipe);
 

@@ -25,6 +25,7 @@ Result<StepLog> StepLog::open(const fs::path& path, std::int64_t steps_done) {
     const Json report = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (report.is_object() && report.value("step", std::int64_t{0}) <= steps_done) kept += line + "\n";
   }
+  remove_abandoned_temporaries(path);
   QN_RETURN_IF_ERROR(write_file(path, kept));
   StepLog out;
   out.path_ = path;
@@ -71,6 +72,7 @@ ExitCode say_stopped(std::int64_t step) {
 
 Status export_model(const train::NetworkWeights& weights, const train::Recipe& recipe, DType type,
                     const fs::path& out) {
+  remove_abandoned_temporaries(out / "model.safetensors");
   QN_RETURN_IF_ERROR(train::export_weights(weights, type, out));
   QN_RETURN_IF_ERROR(write_file(out / "config.json", recipe.model_json));
   for (const char* name :

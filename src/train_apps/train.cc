@@ -61,8 +61,8 @@ Status roll_back(train::Trainer& trainer, const train::Recipe& recipe, const std
                  const fs::path& checkpoint) {
   if (trainer.rollbacks() >= recipe.max_rollbacks) {
     return error(
-        "{}: training has diverged; the last checkpoint is intact. Lower schedule.learning_rate, lengthen "
-        "schedule.warmup_steps, or let max_rollbacks return to it and skip what came after",
+        "{}: training has diverged; the last checkpoint is intact. Lower schedule.learning_rate or lengthen "
+        "schedule.warmup_steps and go on with --resume, or let max_rollbacks return to it and skip what came after",
         divergence);
   }
   QN_RETURN_IF_ERROR(trainer.roll_back(checkpoint));

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import socket
 import sys
@@ -30,6 +31,8 @@ MODEL = {
     "bos_token_id": None, "eos_token_id": 2041, "torch_dtype": "bfloat16"}
 COLOURS = ["red", "green", "blue", "white", "black"]
 THINGS = ["house", "river", "bird", "stone", "tree"]
+# Of the moments at which runs are killed. QNEXT_TEST_SEED repeats them, as far as a machine repeats anything.
+SEED = int(os.environ.get("QNEXT_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
 
 
 def write_corpus(path):
@@ -68,15 +71,20 @@ class Train(Case):
     def train(self, run, *args):
         return self.ok("train", self.recipe, "--out", self.folder / run, *args)
 
-    def kill_after(self, run, steps, number):
-        """Begins a run and sends it a signal once that many steps are in its log."""
-        process = start("train", self.recipe, "--out", self.folder / run)
-        log = self.folder / run / "log.jsonl"
+    def wait_until(self, process, is_so):
         until = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < until and process.poll() is None:
-            if log.exists() and log.read_bytes().count(b"\n") >= steps:
-                break
-            time.sleep(0.01)
+        while time.monotonic() < until and process.poll() is None and not is_so():
+            time.sleep(0.002)
+
+    def logged_steps(self, run):
+        log = self.folder / run / "log.jsonl"
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    def kill_after(self, run, steps, number, *args, delay_s=0):
+        """Begins a run and sends it a signal so long after that many steps are in its log."""
+        process = start("train", self.recipe, "--out", self.folder / run, *args)
+        self.wait_until(process, lambda: self.logged_steps(run) >= steps)
+        time.sleep(delay_s)
         process.send_signal(number)
         process.communicate(timeout=TIMEOUT_S)
         return process.returncode
@@ -103,13 +111,45 @@ class Train(Case):
         self.assertEqual(curve.read_text().count("<polyline"), 4)
         self.assertIn("two: mtp_losses.0", curve.read_text())
         self.fails(1, "plot", self.folder / "run/log.jsonl", "--y", "los", "--out", curve, says="no line has the numbers step and los")
+        self.fails(2, "plot", self.folder / "run/log.jsonl", "--out", self.folder / "curve.png", says="ends in .svg; for PNG: rsvg-convert")
+        self.assertFalse((self.folder / "curve.png").exists())
         self.fails(1, "plot", TOKENIZER, "--out", curve, says="line 1: expected a JSON object")
 
+    def unfinished_files(self, run):
+        return [path.name for path in (self.folder / run).iterdir() if ".tmp-" in path.name]
+
+    def kill_in_a_save(self, run, *args):
+        process = start("train", self.recipe, "--out", self.folder / run, *args)
+        saves = lambda: any(name.startswith("checkpoint") for name in self.unfinished_files(run))
+        stale = self.unfinished_files(run)
+        self.wait_until(process, lambda: self.logged_steps(run) > 0 and not set(stale) & set(self.unfinished_files(run)))
+        while process.poll() is None:
+            self.wait_until(process, saves)
+            process.send_signal(signal.SIGSTOP)  # so that what is seen now is so when it dies
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if saves():
+                process.kill()
+                break
+            process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=TIMEOUT_S)
+        return process.returncode
+
     def test_a_killed_run_goes_on_bit_for_bit(self):
+        """Killed three times at random, most of whose time is saving, and once in the middle of a save."""
         self.train("straight")
-        self.assertEqual(self.kill_after("killed", 12, signal.SIGKILL), -signal.SIGKILL)
+        recipe, self.recipe = self.recipe, self.write_recipe("saves.json", checkpoint_steps=1)
+        draw = random.Random(SEED)
+        print(f"test_a_killed_run_goes_on_bit_for_bit: QNEXT_TEST_SEED={SEED}", flush=True)
+        for number in range(3):
+            steps = self.logged_steps("killed") + draw.randrange(1, 12)
+            self.assertEqual(self.kill_after("killed", steps, signal.SIGKILL, *["--resume"] * (number > 0),
+                                             delay_s=draw.uniform(0, 0.1)), -signal.SIGKILL)
         self.fails(1, "train", self.recipe, "--out", self.folder / "killed", says="--resume goes on with it")
+        self.assertEqual(self.kill_in_a_save("killed", "--resume"), -signal.SIGKILL)
+        self.assertEqual(len(self.unfinished_files("killed")), 1)
         self.train("killed", "--resume")
+        self.assertEqual(self.unfinished_files("killed"), [])
+        self.recipe = recipe
         self.assertEqual(self.kill_after("stopped", 3, signal.SIGINT), 130)
         self.train("stopped", "--resume")
         expected = (self.folder / "straight/model.safetensors").read_bytes()
@@ -117,6 +157,48 @@ class Train(Case):
             self.assertEqual((self.folder / run / "model.safetensors").read_bytes(), expected, run)
             self.assertEqual([line["step"] for line in self.log(run)], list(range(1, 61)), run)
             self.assertEqual([line["loss"] for line in self.log(run)], [line["loss"] for line in self.log("straight")])
+
+    def test_a_disk_that_fills_up_costs_no_checkpoint(self):
+        self.train("straight")
+        self.assertEqual(self.kill_after("full", 7, signal.SIGINT), 130)
+        names, checkpoint = sorted(os.listdir(self.folder / "full")), self.folder / "full/checkpoint.safetensors"
+        before = checkpoint.read_bytes()
+
+        def half_a_checkpoint():  # fits into a file, and the write that does not fails as on a full disk
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+        process = start("train", self.recipe, "--out", self.folder / "full", "--resume", preexec_fn=half_a_checkpoint)
+        out, said = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual((process.returncode, out), (1, b""), said)
+        for words in (f"qnext: {checkpoint}: cannot write: ", f"needs {len(before)} bytes, the disk has ",
+                      "the unfinished file was removed; the checkpoint before it is intact: make room, then go on from it with --resume"):
+            self.assertIn(words, said.decode())
+        self.assertEqual(sorted(os.listdir(self.folder / "full")), names)
+        self.assertEqual(checkpoint.read_bytes(), before)
+        self.train("full", "--resume")
+        self.assertEqual((self.folder / "full/model.safetensors").read_bytes(),
+                         (self.folder / "straight/model.safetensors").read_bytes())
+
+    def test_a_run_that_diverges_costs_no_checkpoint(self):
+        steady = {"kind": "wsd", "learning_rate": 0.01, "warmup_steps": 5, "decay_share": 0}
+        self.recipe = self.write_recipe("steady.json", steps=30, schedule=steady)
+        self.train("straight")
+        self.recipe = self.write_recipe("begin.json", steps=10, schedule=steady)
+        self.train("diverges")
+        checkpoint = self.folder / "diverges/checkpoint.safetensors"
+        before = checkpoint.read_bytes()
+        wild = self.write_recipe("wild.json", steps=100, schedule={**steady, "learning_rate": 10}, checkpoint_steps=100,
+                                 adamw={"weight_decay": 10})  # a hundred times the weights, each step
+        said = self.fails(1, "train", wild, "--out", self.folder / "diverges", "--resume", says="training has diverged; the last "
+                          "checkpoint is intact. Lower schedule.learning_rate or lengthen schedule.warmup_steps and go on with --resume")
+        self.assertRegex(said, r"step \d+: the loss is \S+ and the gradient's norm -?(nan|inf): ")
+        self.assertEqual(checkpoint.read_bytes(), before)
+        self.recipe = self.write_recipe("steady.json", steps=30, schedule=steady)
+        self.train("diverges", "--resume")
+        self.assertEqual((self.folder / "diverges/model.safetensors").read_bytes(),
+                         (self.folder / "straight/model.safetensors").read_bytes())
+        self.assertEqual([line["loss"] for line in self.log("diverges")], [line["loss"] for line in self.log("straight")])
 
     def ranks(self, out, *args, count=2, **fields):
         """Starts `count` ranks of one run, whose steps are four micro-batches, however many ranks take turns at them."""
@@ -173,18 +255,30 @@ class Train(Case):
         processes = self.ranks("odd", count=3, batch_tokens=510, expert_parallel=True)
         self.assertIn("3 ranks cannot share 8 experts evenly", str([process.communicate(timeout=TIMEOUT_S) for process in processes]))
 
-    def test_a_rank_that_dies_is_told(self):
-        for out, fields in (("dies", {}), ("dies-too", {"expert_parallel": True})):
-            processes = self.ranks(out, **fields)
-            log = self.folder / out / "log.jsonl"
-            until = time.monotonic() + TIMEOUT_S
-            while time.monotonic() < until and not (log.exists() and log.read_bytes().count(b"\n") >= 3):
-                time.sleep(0.01)
-            processes[1].kill()
-            processes[1].communicate(timeout=TIMEOUT_S)
-            _, said = processes[0].communicate(timeout=TIMEOUT_S)
-            self.assertEqual(processes[0].returncode, 1, said)
-            self.assertIn("another rank has ended", str(said))
+    def test_a_rank_that_dies_is_told_and_costs_no_checkpoint(self):
+        draw = random.Random(SEED)
+        print(f"test_a_rank_that_dies_is_told_and_costs_no_checkpoint: QNEXT_TEST_SEED={SEED}", flush=True)
+        for name, fields in (("dies", {}), ("dies-too", {"expert_parallel": True})):
+            for process in self.ranks(name, **fields):
+                _, said = process.communicate(timeout=TIMEOUT_S)
+                self.assertEqual(process.returncode, 0, said)
+            for victim in (0, 1):
+                run = f"{name}-{victim}"
+                processes, steps = self.ranks(run, **fields), draw.randrange(1, 16)
+                self.wait_until(processes[victim], lambda: self.logged_steps(run) >= steps)
+                processes[victim].kill()
+                processes[victim].communicate(timeout=TIMEOUT_S)
+                _, said = processes[1 - victim].communicate(timeout=TIMEOUT_S)
+                self.assertEqual(processes[1 - victim].returncode, 1, said)
+                self.assertIn("another rank has ended or hangs", str(said))
+                self.assertIn("the last checkpoint is whole, start all ranks again with --resume", str(said))
+                for process in self.ranks(run, "--resume", **fields):
+                    _, said = process.communicate(timeout=TIMEOUT_S)
+                    self.assertEqual(process.returncode, 0, said)
+                for a, b in zip(self.log(name), self.log(run), strict=True):
+                    self.assertAlmostEqual(a["loss"], b["loss"], delta=1e-5 * a["loss"], msg=run)
+                self.assertEqual((self.folder / run / "model.safetensors").read_bytes(),
+                                 (self.folder / name / "model.safetensors").read_bytes(), run)
 
     def test_shards(self):
         seen = self.ok_json("data", "inspect", self.folder / "data.safetensors", "--tokenizer", TOKENIZER, "--show", "401")
