@@ -1,6 +1,7 @@
 #include "train/balance.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace qnext::train {
 
@@ -34,6 +35,25 @@ double max_load(const std::vector<Tensor>& counts) {
   double largest = 0;
   for (const Tensor& layer : counts) largest = std::max(largest, (layer.max() / layer.mean()).item<double>());
   return largest;
+}
+
+std::vector<std::vector<double>> expert_load(const std::vector<Tensor>& counts) {
+  std::vector<std::vector<double>> out;
+  for (const Tensor& layer : counts) {
+    const Tensor load = (layer / layer.mean()).to(torch::kFloat64).contiguous();
+    out.emplace_back(load.data_ptr<double>(), load.data_ptr<double>() + load.numel());
+  }
+  return out;
+}
+
+double load_entropy(const std::vector<Tensor>& counts) {
+  double sum = 0;
+  for (const Tensor& layer : counts) {
+    const Tensor share = layer / layer.sum();
+    const double even = std::log(static_cast<double>(layer.numel()));
+    sum += layer.numel() == 1 ? 1 : -torch::xlogy(share, share).sum().item<double>() / even;
+  }
+  return counts.empty() ? 1 : sum / static_cast<double>(counts.size());
 }
 
 }  // namespace qnext::train

@@ -28,4 +28,10 @@ Result<Tensor> balance_loss(const std::vector<RouterLoad>& routers, double token
 // The busiest expert's tokens over the mean, largest of all layers.
 double max_load(const std::vector<Tensor>& counts);
 
+// By layer and expert: its tokens over the mean.
+std::vector<std::vector<double>> expert_load(const std::vector<Tensor>& counts);
+
+// The entropy of the experts' shares over an even load's, mean over layers: 1 is even, 0 is one expert.
+double load_entropy(const std::vector<Tensor>& counts);
+
 }  // namespace qnext::train

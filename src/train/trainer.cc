@@ -97,6 +97,8 @@ Result<StepReport> Trainer::step() {
   }
   QN_RETURN_IF_ERROR(sum_over_ranks(report));
   report.max_load = max_load(counts);
+  report.load_entropy = load_entropy(counts);
+  report.expert_load = expert_load(counts);
   report.learning_rate = recipe_.schedule.learning_rate(report.step);
   report.divergence = divergence_of(report);
   if (report.divergence) return report;

@@ -27,7 +27,9 @@ struct StepReport {
   double accuracy = 0;                 // of the trunk's
   double balance = 0;                  // E sum f_i p_i, mean over layers: 1 is even
   double max_load = 0;                 // the busiest expert's tokens over the mean, largest of all layers
-  double gradient_norm = 0;            // before clipping
+  double load_entropy = 0;             // of the experts' tokens, over an even load's, mean over layers: 1 is even
+  std::vector<std::vector<double>> expert_load;  // by layer (an MTP block's last) and expert: tokens over the mean
+  double gradient_norm = 0;                      // before clipping
   double learning_rate = 0;
   std::int64_t tokens = 0;
   double ops = 0;  // ops_per_token() of all tokens
@@ -41,7 +43,8 @@ class Trainer {
   // From the recipe's beginning. Errors: files of the recipe; micro-batches that the ranks cannot share evenly.
   static Result<Trainer> begin(const Recipe& recipe, const ShardTokenizer& tokenizer, const Ranks& ranks = {});
 
-  // From a checkpoint that save() wrote, with as many ranks or others. Errors: another recipe's, damaged.
+  // From a checkpoint that save() wrote, with as many ranks or others. The recipe may say other steps, data or rates
+  // than the run began with. Errors: another model's, damaged.
   static Result<Trainer> resume(const Recipe& recipe, const ShardTokenizer& tokenizer,
                                 const std::filesystem::path& checkpoint, const Ranks& ranks = {});
 

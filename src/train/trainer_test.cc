@@ -303,6 +303,15 @@ TEST(BalanceTest, LossAndGradientAreTheFormula) {
   }
 }
 
+TEST(BalanceTest, Loads) {
+  const std::vector<Tensor> counts = {torch::tensor({3.0f, 1.0f, 0.0f, 0.0f}), torch::tensor({5.0f, 5.0f, 5.0f, 5.0f})};
+  EXPECT_EQ(max_load(counts), 3);
+  EXPECT_EQ(expert_load(counts), (std::vector<std::vector<double>>{{3, 1, 0, 0}, {1, 1, 1, 1}}));
+  const double uneven = -(0.75 * std::log(0.75) + 0.25 * std::log(0.25)) / std::log(4);
+  EXPECT_NEAR(load_entropy(counts), (uneven + 1) / 2, 1e-6);
+  EXPECT_NEAR(load_entropy({torch::tensor({0.0f, 9.0f})}), 0, 1e-6);
+}
+
 TEST(ScheduleTest, RisesStaysAndFalls) {
   const Schedule wsd{.steps = 100, .warmup_steps = 10, .peak = 1, .final_share = 0.1, .decay_share = 0.2};
   EXPECT_DOUBLE_EQ(wsd.learning_rate(1), 0.1);

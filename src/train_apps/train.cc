@@ -27,6 +27,8 @@ struct TrainOptions {
   std::string type = "bf16";
 };
 
+constexpr std::int64_t kExpertLoadSteps = 100;  // of each, one line says what every expert got
+
 Json report_json(const train::StepReport& report, double roof) {
   Json parts;
   double named_s = 0;
@@ -35,19 +37,22 @@ Json report_json(const train::StepReport& report, double roof) {
     named_s += report.part_s[i];
   }
   parts["rest"] = 1 - named_s / report.seconds;
-  return {{"step", report.step},
-          {"loss", report.loss},
-          {"accuracy", report.accuracy},
-          {"mtp_losses", report.mtp_losses},
-          {"mtp_accuracies", report.mtp_accuracies},
-          {"balance", report.balance},
-          {"max_load", report.max_load},
-          {"gradient_norm", report.gradient_norm},
-          {"learning_rate", report.learning_rate},
-          {"tokens", report.tokens},
-          {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
-          {"mfu", report.ops / report.seconds / roof},
-          {"time", parts}};
+  Json out = {{"step", report.step},
+              {"loss", report.loss},
+              {"accuracy", report.accuracy},
+              {"mtp_losses", report.mtp_losses},
+              {"mtp_accuracies", report.mtp_accuracies},
+              {"balance", report.balance},
+              {"max_load", report.max_load},
+              {"load_entropy", report.load_entropy},
+              {"gradient_norm", report.gradient_norm},
+              {"learning_rate", report.learning_rate},
+              {"tokens", report.tokens},
+              {"tokens_per_s", static_cast<double>(report.tokens) / report.seconds},
+              {"mfu", report.ops / report.seconds / roof},
+              {"time", parts}};
+  if (report.step % kExpertLoadSteps == 1) out["expert_load"] = report.expert_load;
+  return out;
 }
 
 std::string progress_text(const train::StepReport& report, double roof) {

@@ -252,7 +252,7 @@ class Train(Case):
                 self.assertEqual(process.returncode, 0, said)
         for a, b in zip(self.log("one"), self.log("parts"), strict=True):
             self.assertAlmostEqual(a["loss"], b["loss"], delta=1e-5 * a["loss"])
-        processes = self.ranks("odd", count=3, batch_tokens=510, expert_parallel=True)
+        processes = self.ranks("odd", count=3, batch_tokens=510, micro_batch_tokens=170, expert_parallel=True)
         self.assertIn("3 ranks cannot share 8 experts evenly", str([process.communicate(timeout=TIMEOUT_S) for process in processes]))
 
     def test_a_rank_that_dies_is_told_and_costs_no_checkpoint(self):
