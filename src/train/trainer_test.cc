@@ -158,11 +158,17 @@ TEST_F(TrainerTest, PackedGradientsAreTheSumOfSeparateOnes) {
 TEST_F(TrainerTest, DivergenceStopsAndKeepsTheWeights) {
   Trainer trainer = begin(recipe());
   ASSERT_TRUE(trainer.step().ok());
-  const_cast<Network&>(trainer.network()).weights().norm.detach().fill_(NAN);
+  ASSERT_TRUE(trainer.save(checkpoint()).ok());
+  const Tensor norm = const_cast<Network&>(trainer.network()).weights().norm.detach(), kept = norm.clone();
+  norm.fill_(NAN);
   const auto failed = trainer.step();
   ASSERT_TRUE(failed.ok());
   EXPECT_THAT(failed->divergence.value_or(""), HasSubstr("nan and the gradient"));
   EXPECT_EQ(trainer.steps_done(), 1);
+  norm.copy_(kept);
+  const auto saved = Trainer::resume(recipe(), kTokenizer, checkpoint());
+  ASSERT_TRUE(saved.ok()) << saved.message();
+  EXPECT_EQ(largest_difference(trainer, *saved), 0);
 }
 
 TEST_F(TrainerTest, ALeapOfTheLossRollsBackAndReadsOn) {
