@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What docs/serving.md shows is what a server does: every curl line runs, every path and flag is there."""
+"""What docs/serving.md shows is what a server does: every curl line runs, and gets the answer that stands below it; every path and flag is there."""
+import contextlib
 import json
 import re
 import shlex
@@ -7,33 +8,113 @@ import subprocess
 
 from harness import ROOT, TIMEOUT_S, Case, main, run
 from server import Server
+from test_tiny import TINY
 
 PAGE = (ROOT / "docs/serving.md").read_text()
 ADDRESS = "http://127.0.0.1:8080"
+CUT = "…"  # in an answer as shown: something is left out here
+
+
+def shown_answers():
+    """(curl line, the lines below it), in the page's order."""
+    for block in re.findall(r"(?ms)^```\w*\n(.*?)^```$", PAGE):
+        for part in block.split("\n\n"):
+            line, *answer = part.strip().splitlines()
+            if line.startswith("curl "):
+                yield line, answer
+
+
+def parsed(text):
+    """JSON in which a bare CUT may stand for members of an object, elements of an array, or a value."""
+    out, inside, before = [], [], ""
+    for token in re.findall(r'"(?:[^"\\]|\\.)*"|\s+|.', text):
+        if token in ("{", "["):
+            inside.append(token)
+        elif token in ("}", "]"):
+            inside.pop()
+        if not token.isspace():
+            value = json.dumps(CUT)
+            if token == CUT:
+                token = f"{value}: 0" if inside[-1] == "{" and before != ":" else value
+            before = token
+        out.append(token)
+    return json.loads("".join(out))
+
+
+def is_text(shown, found):
+    return re.fullmatch(".*".join(map(re.escape, shown.split(CUT))), found, re.S) is not None
+
+
+def is_as_shown(shown, found):
+    if shown == CUT:
+        return True
+    if isinstance(shown, dict):
+        rest = set(shown) - {CUT}
+        return isinstance(found, dict) and (rest <= set(found) if CUT in shown else rest == set(found)) and \
+            all(is_as_shown(shown[key], found[key]) for key in rest)
+    if isinstance(shown, list):
+        whole = CUT not in shown
+        return isinstance(found, list) and (len(shown) == len(found) if whole else len(shown) <= len(found) + 1) and \
+            all(is_as_shown(a, b) for a, b in zip(shown, found))
+    if isinstance(shown, str):
+        return isinstance(found, str) and is_text(shown, found)
+    if isinstance(shown, float):
+        return isinstance(found, float) and abs(shown - found) < 0.05
+    return type(shown) is type(found) and shown == found
+
+
+def is_line(shown, found):
+    if shown.startswith("data: {"):
+        return found.startswith("data: {") and is_as_shown(parsed(shown[6:]), json.loads(found[6:]))
+    return is_text(shown, found)
 
 
 class Serving(Case):
+    def check(self, line, shown, body):
+        if shown and shown[0].startswith("{"):
+            self.assertEqual(len(shown), 1, line)
+            self.assertTrue(is_as_shown(parsed(shown[0]), json.loads(body)), f"{line}\nshows {shown[0]}\nfound {body}")
+            return
+        self.assertTrue(shown, line)
+        found = [part for part in body.splitlines() if part]
+        if '"stream": true' in line:
+            self.assertEqual(found[-1], "data: [DONE]")
+        for part in shown:  # all of them, in this order; there may be others between
+            if part == CUT:
+                continue
+            at = next((i for i, other in enumerate(found) if is_line(part, other)), None)
+            self.assertIsNotNone(at, f"{line}\nshows {part}\nfound {body}")
+            del found[:at + 1]
+
     def test_curl_lines(self):
-        lines = [line for line in PAGE.splitlines() if line.startswith("curl ")]
-        with Server("--name", "model-Q4_K_M") as server:
-            paths = set()
-            for line in lines:
+        paths, servers = set(), {}
+        with contextlib.ExitStack() as stack:
+            for line, shown in shown_answers():
                 parts = shlex.split(line)
                 url = next(part for part in parts if part.startswith(ADDRESS))
                 paths.add(url.removeprefix(ADDRESS))
-                at = parts.index(url)
-                parts[at] = server.url.removesuffix("/v1") + url.removeprefix(ADDRESS)
-                if "/chat/" in url and "max_tokens" not in line:  # the model has random weights: it may not end for long
-                    parts[-1] = json.dumps({**json.loads(parts[-1]), "max_tokens": 8})
-                done = subprocess.run([*parts, "-sS", "--fail-with-body"], capture_output=True, timeout=TIMEOUT_S)
-                self.assertEqual(done.returncode, 0, (line, done.stdout, done.stderr))
-                if '"stream": true' in line:
-                    self.assertTrue(done.stdout.endswith(b"data: [DONE]\n\n"), line)
-                elif url.removeprefix(ADDRESS) not in ("/", "/metrics"):
-                    json.loads(done.stdout)
-            document = server.raw("GET", "/openapi.json")[1]
-        documented = {path.replace("{id}", "model-Q4_K_M").replace("{model}", "model-Q4_K_M") for path in document["paths"]}
+                name = json.loads(parts[-1]).get("model") if "--json" in parts else None
+                name = name or "qnext-tiny-instruct"
+                if name not in servers:
+                    servers[name] = stack.enter_context(Server(model=TINY / f"{name}.gguf"))
+                parts[parts.index(url)] = servers[name].url.removesuffix("/v1") + url.removeprefix(ADDRESS)
+                done = subprocess.run([*parts, "-sS", "-w", "\n%{http_code}"], capture_output=True, timeout=TIMEOUT_S)
+                self.assertEqual(done.returncode, 0, (line, done.stderr))
+                body, _, status = done.stdout.decode().rpartition("\n")
+                self.assertEqual(status, "200", (line, body))
+                self.check(line, shown, body)
+            document = servers["qnext-tiny-instruct"].raw("GET", "/openapi.json")[1]
+        documented = {path.replace("{id}", "qnext-tiny-instruct") for path in document["paths"]}
         self.assertLessEqual(documented - {"/app.js", "/app.css"}, paths)
+        self.assertEqual(len(re.findall("(?m)^ *curl ", PAGE)), len(list(shown_answers())))  # none stands where it is not looked for
+
+    def test_what_is_shown_is_compared(self):
+        for shown, found, same in (
+                ('{"a": 1, …}', {"a": 1, "b": 2}, True), ('{"a": 1}', {"a": 1, "b": 2}, False), ('{…, "a": "x…z"}', {"a": "xyz"}, True),
+                ('{"a": …}', {"a": [1]}, True), ('[1, …]', [1, 2, 3], True), ('[1]', [1, 2], False), ('[…]', [], True),
+                ('{"a": -0.07}', {"a": -0.0688}, True), ('{"a": -0.2}', {"a": -0.0688}, False), ('"a{…"', "a{b", True),
+                ('{"a": "{…", …}', {"a": "b"}, False), ('{"a": 1}', {"a": True}, False), ('{"a": null}', {"a": None}, True)):
+            self.assertEqual(is_as_shown(parsed(shown), found), same, (shown, found))
 
     def test_flags(self):
         """Each of the command's own flags is in the table, and each of the table's is a flag."""
