@@ -101,7 +101,8 @@ TEST_F(PackWeights, NodesChangeNothing) {
       ASSERT_TRUE(actual.ok()) << actual.message();
       EXPECT_EQ(*actual, *expected);
     }
-  }).join();
+  })
+      .join();
 }
 
 TEST_F(PackWeights, AChangedModelOrADamagedCacheIsPackedAgain) {
