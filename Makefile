@@ -17,7 +17,7 @@ PROMPT ?= Tell me a short story about a lighthouse keeper.
 .PHONY: help setup setup-train build train tiny eval-tiny run serve test test-asan test-tsan test-long fuzz soak abuse abuse-tsan bench format check clean
 
 help:  ## this list
-	@grep -E '^[a-z% -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z% -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup:  ## install what is missing (Debian packages, crates, test data); does nothing twice
 	@scripts/setup.sh

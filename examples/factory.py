@@ -2,10 +2,10 @@
 
 Written for a hosted router; it runs against `qnext serve` when OPENAI_BASE_URL is the address that serve prints:
 
-    qnext serve MODEL.gguf &
-    OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none build/venv/bin/python3 examples/factory.py MODEL
+    build/release/qnext serve models/qnext-tiny/qnext-tiny-instruct.gguf --alias Qwen/Qwen3-Next-80B-A3B-Instruct &
+    OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none build/venv/bin/python3 examples/factory.py
 
-The model's name may carry a router's provider after a colon; qnext serves it under --name or --alias all the same.
+A router's provider after the model's name (`:novita`) is accepted and changes nothing. Another name may follow the script's.
 """
 import sys
 

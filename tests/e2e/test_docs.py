@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""What docs/serving.md shows is what a server does: every curl line runs, and gets the answer that stands below it; every path and flag is there."""
+"""What docs/serving.md shows is what a server does: every curl line runs, and gets the answer that stands below it; every path
+and flag is there; memory is what it says."""
 import contextlib
 import json
 import re
 import shlex
 import subprocess
 
+import test_formats
 from harness import ROOT, TIMEOUT_S, Case, main, run
 from server import Server
 from test_tiny import TINY
@@ -115,6 +117,42 @@ class Serving(Case):
                 ('{"a": -0.07}', {"a": -0.0688}, True), ('{"a": -0.2}', {"a": -0.0688}, False), ('"a{…"', "a{b", True),
                 ('{"a": "{…", …}', {"a": "b"}, False), ('{"a": 1}', {"a": True}, False), ('{"a": null}', {"a": None}, True)):
             self.assertEqual(is_as_shown(parsed(shown), found), same, (shown, found))
+
+    def test_memory(self):
+        """Tuning's arithmetic: what inspect says of the 80B, and the sums of the examples."""
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
+        units = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+        def shown(label, column):
+            number, unit = next(row for row in rows if row[0] == label)[column].split()
+            return float(number) * units[unit]
+
+        (self.folder / "config.json").write_text(json.dumps(test_formats.Inspect.CONFIG_80B))
+        memory = self.ok_json("inspect", self.folder / "config.json", "--context", "32K")["memory"][0]
+        self.assertAlmostEqual(shown("a state, whatever the context", 1), memory["state_bytes"], delta=2**16)
+        per_token = {}
+        for column, kind in enumerate(("f32", "bf16", "q8_0"), 1):
+            kv = memory[f"kv_{kind}_bytes"]
+            self.assertEqual(shown("K/V of 32K tokens, without it", column), kv)
+            self.assertEqual(shown("K/V of a token", column), kv / 2**15)
+            per_token[kind] = kv / 2**15 * 13 / 12
+            mtp = next(row[column] for row in rows if row[0].startswith("with the MTP block"))
+            self.assertAlmostEqual(float(mtp.split()[0]) * 2**10, per_token[kind], delta=2**7)
+        count = 0
+        for flags, sizes, note in (row for row in rows if len(row) == 3 and "--parallel" in row[0] and row[1].endswith("GiB")):
+            value = {"parallel": "4", "context": "16K", "kv-type": "f32", "draft": "2", "prefix-cache": "2G"} | dict(
+                re.findall(r"--([a-z-]+) (\w+)", flags))
+            size = {name: int(text[:-1]) * {"K": 2**10, "M": 2**20, "G": 2**30}[text[-1]]
+                    for name, text in value.items() if text[-1] in "KMG"}
+            at_once, prefixes = int(value["parallel"]), size["prefix-cache"] // memory["state_bytes"]
+            expected = (at_once * size["context"] * per_token[value["kv-type"]],
+                        at_once * (1 + int(value["draft"])) * memory["state_bytes"], prefixes * memory["state_bytes"])
+            for part, found in zip(sizes.removesuffix("GiB").split("+"), expected, strict=True):
+                self.assertAlmostEqual(float(part), found / 2**30, delta=0.051, msg=flags)
+            if "prefixes" in note:
+                self.assertIn(f"{prefixes} prefixes", note)
+            count += 1
+        self.assertEqual(count, 5)
 
     def test_flags(self):
         """Each of the command's own flags is in the table, and each of the table's is a flag."""

@@ -25,8 +25,18 @@ let open: Conversation = conversations[0] ?? newConversation();
 let model = "";
 let running: AbortController | null = null;
 
+// One of both is shown at a time. Those who hear the page hear the one when they pause, the other at once.
 function say(text: string): void {
   byId("status").textContent = text;
+  byId("problem").textContent = "";
+}
+function complain(text: string): void {
+  say("");
+  byId("problem").textContent = text;
+}
+function complainOf(problem: unknown): void {
+  complain(problem instanceof ApiError ? problem.message : "The server cannot be reached.");
+  if (problem instanceof ApiError && problem.status === 401) askForKey();
 }
 
 // To those who hear the page: an answer once it is whole, since its pieces would interrupt each other.
@@ -36,7 +46,7 @@ function speak(text: string): void {
 
 function keep(): void {
   if (open.messages.length > 0 && !conversations.includes(open)) conversations.unshift(open);
-  if (!saveConversations(conversations)) say("This browser has no room for the conversation: it will be gone when the page is closed.");
+  if (!saveConversations(conversations)) complain("This browser has no room for the conversation: it will be gone when the page is closed.");
   showList();
 }
 
@@ -109,8 +119,11 @@ class MessageView {
     });
   }
 
-  text(): string {
-    return this.body.textContent ?? "";
+  // As it is to be heard: of a formula its MathML alone, not its picture.
+  spoken(): string {
+    const copy = this.body.cloneNode(true) as HTMLElement;
+    copy.querySelectorAll("[aria-hidden=true]").forEach((part) => part.remove());
+    return copy.textContent?.trim() ?? "";
   }
 
   offer(...actions: HTMLButtonElement[]): void {
@@ -184,14 +197,13 @@ async function answer(): Promise<void> {
     message.figures = figuresOf(usage, reason, first, performance.now() - begin);
     say("");
     view.draw();
-    speak(view.text());
+    speak([view.spoken(), reason === "length" ? "The answer was cut off." : "Answer finished."].join("\n"));
   } catch (problem) {
     if (mine.signal.aborted) {
       message.figures = "stopped";
       say("Stopped.");
     } else {
-      say(problem instanceof ApiError ? `${problem.message}` : "The server cannot be reached.");
-      if (problem instanceof ApiError && problem.status === 401) askForKey();
+      complainOf(problem);
     }
     if (message.content === "" && !message.reasoning) asked.messages.pop();
   }
@@ -294,8 +306,7 @@ async function begin(): Promise<void> {
     document.title = `${model} – qnext`;
     say("");
   } catch (problem) {
-    say(problem instanceof ApiError ? problem.message : "The server cannot be reached.");
-    if (problem instanceof ApiError && problem.status === 401) askForKey();
+    complainOf(problem);
   }
 }
 

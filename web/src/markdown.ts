@@ -39,8 +39,11 @@ markdown.inline.ruler.before("escape", "formula", (state, silent) => {
   }
   return false;
 });
+// Its MathML, for those who hear the page, comes with the formula's source, which would be read out as well.
 markdown.renderer.rules.formula = (tokens, index) =>
-  katex.renderToString(tokens[index].content, { displayMode: tokens[index].meta.display, throwOnError: false, output: "htmlAndMathml", trust: false });
+  katex
+    .renderToString(tokens[index].content, { displayMode: tokens[index].meta.display, throwOnError: false, output: "htmlAndMathml", trust: false })
+    .replace(/<annotation [^]*?<\/annotation>/, "");
 
 // Pictures would tell their host who reads: they become links.
 markdown.renderer.rules.image = (tokens, index) =>
