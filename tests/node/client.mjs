@@ -58,6 +58,32 @@ await api.chat.completions.create({
   messages: [...messages, called.choices[0].message, { role: "tool", tool_call_id: call.id, content: "sunny" }],
 });
 
+// Auto, several at once, whole and streamed: a bias towards <tool_call> stands for a model that wants to call.
+const tokenize = async (content) => {
+  const answer = await fetch(new URL("/tokenize", baseURL), {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ content }),
+  });
+  return (await answer.json()).tokens;
+};
+const [begin] = await tokenize("<tool_call>");
+const strict = asked.tools.map((one) => ({ ...one, function: { ...one.function, strict: true } }));
+const wanting = { ...asked, tools: strict, tool_choice: "auto", logit_bias: { [begin]: 100 } };
+const many = (await api.chat.completions.create(wanting)).choices[0].message.tool_calls;
+assert.ok(many.length >= 2);
+for (const one of many.slice(0, -1)) assert.ok(["Rome", "Oslo"].includes(JSON.parse(one.function.arguments).city));  // the last is cut off
+const pieces = [];
+for await (const chunk of await api.chat.completions.create({ ...wanting, stream: true })) {
+  for (const { index, id, function: piece } of chunk.choices[0].delta.tool_calls ?? []) {
+    pieces[index] ??= { id, name: piece.name, arguments: "" };
+    pieces[index].arguments += piece.arguments;
+  }
+}
+assert.equal(new Set(pieces.map((one) => one.id)).size, pieces.length);
+assert.deepEqual(pieces.map((one) => [one.name, one.arguments]), many.map((one) => [one.function.name, one.function.arguments]));
+const single = await api.chat.completions.create({ ...wanting, parallel_tool_calls: false });
+assert.equal(single.choices[0].message.tool_calls.length, 1);
+assert.equal(single.choices[0].finish_reason, "tool_calls");
+
 // Completions, with how likely the prompt was.
 const echoed = await api.completions.create({ model, prompt: ["Once upon", "Twice"], max_tokens: 2, temperature: 0, echo: true, logprobs: 1 });
 assert.equal(echoed.choices.length, 2);
