@@ -73,6 +73,7 @@ scripted = {
 await page.evaluate(() => { window.heard = []; });
 await send("Show me");
 assert.equal(await lastBody().locator("h1").textContent(), "Title");
+await page.waitForFunction(() => window.heard.at(-1)?.endsWith("Answer finished."));
 const heard = await page.evaluate(() => window.heard);  // the answer once it is whole, without its thoughts, formulas once
 assert.equal(heard.length, 2, heard);
 assert.equal(heard[0], "Answering…");
