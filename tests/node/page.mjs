@@ -18,9 +18,10 @@ page.on("request", (request) => {
 // What the model says is put in its place here, so that it may be anything. null: the server's own answers.
 let scripted = null;
 let lastRequest = null;
+let endless = false; // the server's own answer goes on to its longest length
 await page.route("**/v1/chat/completions", async (route) => {
   lastRequest = route.request().postDataJSON();
-  if (scripted === null) return route.continue();
+  if (scripted === null) return route.continue(endless ? { postData: JSON.stringify({ ...lastRequest, ignore_eos: true }) } : {});
   const chunk = (delta, finish_reason = null) => `data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason }] })}\n\n`;
   const { content, reasoning } = scripted;
   const usage = {
@@ -59,7 +60,7 @@ await page.fill("#settings textarea[name=system]", "You are kind.");
 await send("Tell me about lighthouses. ".repeat(8));
 assert.equal(await articles(), 2);
 assert.deepEqual([lastRequest.temperature, lastRequest.max_tokens, lastRequest.messages[0].role], [0, 20, "system"]);
-assert.match(await page.locator("article.assistant .figures").textContent(), /20 tokens · .* t\/s · .* prompt tokens cached/);
+assert.match(await page.locator("article.assistant .figures").textContent(), /^20 tokens · (.* t\/s · )?first .* prompt tokens cached/);
 await send("And then?");
 assert.match(await page.locator("article.assistant .figures").last().textContent(), /[1-9]\d* of \d+ prompt tokens cached/);
 assert.equal(lastRequest.messages.length, 4);
@@ -73,6 +74,7 @@ scripted = {
 await page.evaluate(() => { window.heard = []; });
 await send("Show me");
 assert.equal(await lastBody().locator("h1").textContent(), "Title");
+await page.waitForFunction(() => window.heard.at(-1)?.endsWith("Answer finished."));
 const heard = await page.evaluate(() => window.heard);  // the answer once it is whole, without its thoughts, formulas once
 assert.equal(heard.length, 2, heard);
 assert.equal(heard[0], "Answering…");
@@ -141,8 +143,9 @@ assert.equal(await page.locator("#list li").count(), 1);
 
 // Stopping an answer of the server's, by keyboard; errors are said, and the talk goes on.
 scripted = null;
+endless = true;
 await page.click("#toggle-settings");
-await page.fill("#settings input[name=max_tokens]", "3000");
+await page.fill("#settings input[name=max_tokens]", "15000");
 await page.fill("#prompt", "Go on for ever");
 await page.press("#prompt", "Enter");
 await page.waitForFunction(() => document.querySelector("article:last-child .body")?.textContent.length > 20);
