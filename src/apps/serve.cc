@@ -1,6 +1,7 @@
 // qnext serve: the model for OpenAI's clients, over HTTP.
 #include "server/server.h"
 
+#include <fcntl.h>
 #include <spawn.h>
 #include <unistd.h>
 
@@ -116,15 +117,27 @@ void log_request(const RequestLog& log) {
   write_stderr(line + fmt::format(" ms={:.0f}\n", log.seconds * 1e3));
 }
 
-// Where there is a screen to show it on; the address was printed all the same.
+// Where there is a screen to show it on; the address was printed all the same. The browser, which may outlive us, gets
+// neither our port nor our terminal.
 void open_page(std::string address) {
   if (!env("DISPLAY") && !env("WAYLAND_DISPLAY")) return;
   std::string program = "xdg-open";
   char* const arguments[] = {program.data(), address.data(), nullptr};
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  ::posix_spawn_file_actions_init(&files);
+  for (const int file : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    ::posix_spawn_file_actions_addopen(&files, file, "/dev/null", O_RDWR, 0);
+  }
+  ::posix_spawn_file_actions_addclosefrom_np(&files, STDERR_FILENO + 1);
+  ::posix_spawnattr_init(&attributes);
+  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
   pid_t child = 0;
-  if (::posix_spawnp(&child, program.c_str(), nullptr, nullptr, arguments, environ) != 0) {
+  if (::posix_spawnp(&child, program.c_str(), &files, &attributes, arguments, environ) != 0) {
     write_stderr("note: no xdg-open here to open the page with\n");
   }
+  ::posix_spawnattr_destroy(&attributes);
+  ::posix_spawn_file_actions_destroy(&files);
 }
 
 std::string prefix_file_text(const PrefixFile& file) {

@@ -662,7 +662,8 @@ class Life(Case):
 
     def test_open_shows_the_page_where_there_is_a_screen(self):
         opened, tool = self.folder / "opened", self.folder / "xdg-open"
-        tool.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n')
+        tool.write_text('#!/bin/sh\nset -e\n(echo "$1"; ls -l /proc/self/fd; ps -o sid= -p $$) > $0.part\n'
+                        f'mv $0.part {opened}\n')
         tool.chmod(0o755)
         without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         env = {**without, "PATH": f"{self.folder}:{os.environ['PATH']}"}
@@ -671,7 +672,11 @@ class Life(Case):
             while not opened.exists():
                 self.assertLess(time.monotonic(), deadline)
                 time.sleep(0.05)
-            self.assertEqual(opened.read_text(), server.url.removesuffix("v1") + "\n")
+            address, *files, session = opened.read_text().splitlines()
+            self.assertEqual(address, server.url.removesuffix("v1"))
+            self.assertNotIn("socket:", "".join(files))  # a browser that stays does not keep the port, nor our output
+            self.assertEqual(sum("/dev/null" in file for file in files), 2, files)  # the third is ours
+            self.assertNotEqual(int(session), os.getsid(server.process.pid))
             self.assertEqual(server.stop()[0], 0)
         opened.unlink()
         with Server("--open", env=env) as server:
