@@ -12,11 +12,12 @@ class AnswerConstraint : public TokenConstraint {
       : matcher_(std::move(matcher)), thinking_(thinking) {}
 
   Result<bool> mask(std::span<std::uint32_t> allowed) override {
-    if (thinking_.is_inside && (thinking_.budget == 0 || !grammar_sees_thought_)) {
-      if (thinking_.budget > 0) return false;
-      std::ranges::fill(allowed, 0U);
+    const bool must_end = thinking_.is_inside && thinking_.budget == 0;
+    if (thinking_.is_inside && !must_end && !grammar_sees_thought_) return false;
+    if (must_end || (!matcher_ && was_cut_off_)) {  // who was cut off tries to end the block himself yet
+      std::ranges::fill(allowed, must_end ? 0U : ~0U);
       const auto end = static_cast<std::size_t>(*thinking_.end);
-      allowed[end / 32] |= 1U << (end % 32);
+      allowed[end / 32] ^= 1U << (end % 32);
       return true;
     }
     if (!matcher_) return false;
@@ -27,7 +28,8 @@ class AnswerConstraint : public TokenConstraint {
   Status accept(TokenId token_id) override {
     const bool is_first = std::exchange(is_first_, false);
     if (thinking_.is_inside) {
-      if (thinking_.budget > 0) --thinking_.budget;
+      was_cut_off_ = thinking_.budget == 0;
+      if (!was_cut_off_) --thinking_.budget;
       if (token_id == thinking_.end) thinking_.is_inside = false;
       if (!grammar_sees_thought_) return success();
     } else if (is_first && token_id == thinking_.begin) {
@@ -47,6 +49,7 @@ class AnswerConstraint : public TokenConstraint {
   ThinkingRule thinking_;  // is_inside and budget as of now
   bool is_first_ = true;
   bool grammar_sees_thought_ = false;  // it began within the answer
+  bool was_cut_off_ = false;           // by its budget
 };
 
 }  // namespace

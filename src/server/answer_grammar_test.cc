@@ -71,7 +71,8 @@ TEST_F(AnswerGrammarTest, ThinkingEndsWithItsBudget) {
     EXPECT_FALSE(allows(**limited, other));
     EXPECT_TRUE(allows(**limited, end));
     EXPECT_TRUE((*limited)->accept(end).ok());
-    think(**limited, 20);  // free
+    EXPECT_FALSE(allows(**limited, end));  // once is enough
+    think(**limited, 20);                  // free otherwise
     EXPECT_FALSE((*limited)->is_complete());
 
     const ThinkingRule maybe{.begin = begin, .end = end, .budget = budget};

@@ -108,6 +108,7 @@ class Thinking(Case):
             self.assertLessEqual(ids, budget)
             self.assertGreaterEqual(ids, budget - 3)  # newlines at its ends are no part of it
             self.assertTrue(message.content)
+            self.assertNotIn("</think>", message.content)  # the model's own end of a block that was cut off
 
     def test_a_form_is_for_what_follows_the_thought(self):
         schema = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"], "additionalProperties": False}
