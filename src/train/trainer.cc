@@ -89,14 +89,15 @@ Result<StepReport> Trainer::step() {
     predicted += static_cast<double>(batches.back().predicted_tokens());
   }
   optimizer_.clear_gradients();
-  std::vector<Tensor> counts;  // by layer: tokens that each expert got in the step so far
+  RouterTotals routers;
   const auto num_ranks = static_cast<std::size_t>(ranks_.count());
   for (std::size_t i = static_cast<std::size_t>(ranks_.rank()); i < batches.size(); i += num_ranks) {
     QN_RETURN_IF_ERROR(
-        ranks_.guarded([&] { return add_micro_batch(batches[i], std::max(predicted, 1.0), counts, report); }));
+        ranks_.guarded([&] { return add_micro_batch(batches[i], std::max(predicted, 1.0), routers, report); }));
   }
+  report.balance = routers.balance;
+  report.max_load = max_load(routers.counts);
   QN_RETURN_IF_ERROR(sum_over_ranks(report));
-  report.max_load = max_load(counts);
   report.learning_rate = recipe_.schedule.learning_rate(report.step);
   report.divergence = divergence_of(report);
   if (report.divergence) return report;
@@ -163,7 +164,7 @@ ForwardOptions Trainer::forward_options(bool recompute) const {
           .expert_ranks = shares_experts(recipe_, ranks_) ? &ranks_ : nullptr};
 }
 
-Status Trainer::add_micro_batch(const Batch& batch, double predicted, std::vector<Tensor>& counts, StepReport& report) {
+Status Trainer::add_micro_batch(const Batch& batch, double predicted, RouterTotals& routers, StepReport& report) {
   const ForwardOptions options = forward_options(recipe_.recompute);
   TrunkOutput trunk = network_->trunk(batch.tokens, batch.bounds, options);
   const HeadLoss head = head_loss(trunk.hidden, network_->weights().lm_head, shifted(batch.tokens, batch.bounds, 1),
@@ -175,8 +176,8 @@ Status Trainer::add_micro_batch(const Batch& batch, double predicted, std::vecto
     trunk.routers.emplace_back();
     loss = loss + mtp_loss(batch, trunk.hidden, predicted, trunk.routers.back(), report);
   }
-  QN_TRY(const Tensor balance, balance_loss(trunk.routers, static_cast<double>(recipe_.batch_tokens), recipe_.balance,
-                                            ranks_, counts, report.balance));
+  QN_TRY(const Tensor balance,
+         balance_loss(trunk.routers, static_cast<double>(recipe_.batch_tokens), recipe_.balance, ranks_, routers));
   (loss + balance).backward();
   return success();
 }
