@@ -278,16 +278,6 @@ TEST_F(TrainerTest, RefusesWhatIsNotItsCheckpoint) {
   EXPECT_THAT(Trainer::begin(recipe(), other).message(), HasSubstr("another tokenizer"));
 }
 
-TEST(BalanceTest, GradientIsTheFormula) {  // d L / d logits = c E / T p (f - sum f p), Qiu et al. 2025
-  torch::manual_seed(4);
-  const Tensor logits = torch::randn({50, 6}).requires_grad_(true);
-  const Tensor f = torch::rand({6});
-  const Tensor p = logits.softmax(-1);
-  ((f * p.sum(0)).sum() * (6.0 / 50)).backward();
-  const Tensor expected = (6.0 / 50) * p * (f - (f * p).sum(-1, true));
-  EXPECT_LE((logits.grad() - expected).abs().max().item<double>(), 1e-7);
-}
-
 TEST(ScheduleTest, RisesStaysAndFalls) {
   const Schedule wsd{.steps = 100, .warmup_steps = 10, .peak = 1, .final_share = 0.1, .decay_share = 0.2};
   EXPECT_DOUBLE_EQ(wsd.learning_rate(1), 0.1);
