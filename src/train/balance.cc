@@ -1,11 +1,20 @@
 #include "train/balance.h"
 
 namespace qnext::train {
+namespace {
+
+// [E], or by document [documents, E].
+Tensor counts_of(BalanceScope scope, const Tensor& seen, const Tensor& micro_batch, const Tensor& by_document) {
+  if (scope == BalanceScope::kGlobalBatch) return seen;
+  return scope == BalanceScope::kMicroBatch ? micro_batch : by_document.detach();
+}
+
+}  // namespace
 
 Result<Tensor> balance_loss(const std::vector<RouterLoad>& routers, double tokens, const BalanceParams& params,
                             const Ranks& ranks, RouterTotals& totals) {
   std::vector<Tensor> own;
-  for (const RouterLoad& router : routers) own.push_back(router.counts.detach());
+  for (const RouterLoad& router : routers) own.push_back(router.counts.detach().sum(0));
   QN_TRY(const std::vector<Tensor> now, ranks.all_of(torch::stack(own)));  // by rank, as micro-batches are dealt out
   if (!totals.counts.defined()) totals.counts = torch::zeros_like(now[0]);
   Tensor seen;
@@ -15,9 +24,9 @@ Result<Tensor> balance_loss(const std::vector<RouterLoad>& routers, double token
   }
   Tensor sum = torch::zeros({});
   for (std::size_t i = 0; i < routers.size(); ++i) {
-    const Tensor chosen = params.scope == BalanceScope::kGlobalBatch ? seen[static_cast<std::int64_t>(i)] : own[i];
-    const Tensor share = chosen / chosen.sum();
-    const Tensor even = (share * routers[i].probabilities).sum() * (static_cast<double>(share.numel()) / tokens);
+    const Tensor chosen = counts_of(params.scope, seen[static_cast<std::int64_t>(i)], own[i], routers[i].counts);
+    const Tensor share = chosen / chosen.sum(-1, true);
+    const Tensor even = (share * routers[i].probabilities).sum() * (static_cast<double>(share.size(-1)) / tokens);
     totals.balance += even.detach().item<double>() / static_cast<double>(routers.size());
     sum = sum + params.weight * even;
     if (params.z_weight > 0) sum = sum + routers[i].z * (params.z_weight / tokens);

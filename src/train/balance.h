@@ -9,7 +9,7 @@
 
 namespace qnext::train {
 
-enum class BalanceScope { kGlobalBatch, kMicroBatch };
+enum class BalanceScope { kGlobalBatch, kMicroBatch, kSequence };
 
 struct BalanceParams {
   double weight = 1e-3;  // E sum f_i p_i of each layer times this: 1 when balanced
@@ -24,8 +24,9 @@ struct RouterTotals {
       0;  // E sum_i f_i p_i, mean over layers; of this rank's micro-batches, and so a part of all ranks' sum
 };
 
-// For each layer E sum_i f_i p_i: f the share of the step's tokens so far that each expert got, or the micro-batch's,
-// p the micro-batch's mean probabilities, weighted by its share of the step's `tokens`. "So far" is in the order of the
+// For each layer E sum_i f_i p_i: f the share of the step's tokens so far that each expert got, or the micro-batch's, p
+// the micro-batch's mean probabilities, weighted by its share of the step's `tokens`; or the same of each document by
+// itself, when the loads are counted by document (ForwardOptions::load_by_document). "So far" is in the order of the
 // step's micro-batches, which ranks take in turns: on rank r all up to the round before, and of this round those of
 // ranks 0 to r, so that any number of ranks computes what one does. Adds to `totals`. All ranks call it together.
 // Source: Qiu et al. 2025 (arXiv 2501.11873), algorithm 1: gradients flow through p alone. Errors: a rank that ended.

@@ -40,6 +40,16 @@ Tensor choices(const Tensor& logits) {
 
 // f of each token of a micro-batch's layer: [T, E] or [1, E].
 Tensor shares(const std::vector<MicroBatch>& batches, std::size_t batch, std::size_t layer, BalanceScope scope) {
+  if (scope == BalanceScope::kSequence) {
+    const Bounds& bounds = batches[batch].bounds;
+    std::vector<Tensor> out;
+    for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
+      const std::int64_t length = bounds[i + 1] - bounds[i];
+      const Tensor counts = choices(batches[batch].logits[layer].slice(0, bounds[i], bounds[i + 1]));
+      out.push_back((counts / static_cast<double>(length * kChosen)).expand({length, kExperts}));
+    }
+    return torch::cat(out);
+  }
   Tensor counts = choices(batches[batch].logits[layer]);
   if (scope == BalanceScope::kGlobalBatch) {
     for (std::size_t before = 0; before < batch; ++before) counts += choices(batches[before].logits[layer]);
@@ -81,9 +91,10 @@ Losses found(const std::vector<MicroBatch>& batches, const BalanceParams& params
   for (const MicroBatch& batch : batches) {
     std::vector<Tensor> leaves;
     std::vector<RouterLoad> routers;
+    const Bounds parts = params.scope == BalanceScope::kSequence ? batch.bounds : Bounds{0, batch.bounds.back()};
     for (const Tensor& logits : batch.logits) {
       leaves.push_back(logits.clone().requires_grad_(true));
-      routers.push_back(route(leaves.back(), kChosen).load);
+      routers.push_back(route(leaves.back(), kChosen, parts).load);
     }
     const auto loss = balance_loss(routers, tokens_of(batches), params, {}, totals);
     EXPECT_TRUE(loss.ok());
@@ -126,13 +137,18 @@ TEST(BalanceScopeTest, ScopesDiffer) {
   const std::vector<MicroBatch> batches = some_micro_batches();
   const double global = found(batches, {.scope = BalanceScope::kGlobalBatch}).balance;
   const double micro = found(batches, {.scope = BalanceScope::kMicroBatch}).balance;
+  const double sequence = found(batches, {.scope = BalanceScope::kSequence}).balance;
   EXPECT_GT(std::abs(global - micro), 1e-3);
+  EXPECT_GT(sequence, micro + 1e-2);  // fewer tokens lie less evenly
 }
 
 INSTANTIATE_TEST_SUITE_P(Scopes, BalanceTest,
                          testing::Values(BalanceParams{.weight = 0.5, .scope = BalanceScope::kGlobalBatch},
                                          BalanceParams{.weight = 0.5, .scope = BalanceScope::kMicroBatch},
+                                         BalanceParams{.weight = 0.5, .scope = BalanceScope::kSequence},
                                          BalanceParams{.weight = 0.5, .z_weight = 0.25},
+                                         BalanceParams{
+                                             .weight = 0.5, .scope = BalanceScope::kSequence, .z_weight = 0.25},
                                          BalanceParams{.weight = 0, .z_weight = 0.25}));
 
 }  // namespace

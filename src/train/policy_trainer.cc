@@ -164,8 +164,10 @@ Status PolicyTrainer::add_gradients(std::span<const Rollout> rollouts, std::span
                                     double answers, double tokens, RouterTotals& routers, PolicyReport& report) {
   const PolicyBatch batch = make_batch(rollouts);
   const Tensor& head = network_->weights().lm_head;
-  const TrunkOutput trunk =
-      network_->trunk(batch.tokens, batch.bounds, {.recompute = recipe_.recompute, .output_gate = recipe_.output_gate});
+  const ForwardOptions options{.recompute = recipe_.recompute,
+                               .output_gate = recipe_.output_gate,
+                               .load_by_document = recipe_.balance.scope == BalanceScope::kSequence};
+  const TrunkOutput trunk = network_->trunk(batch.tokens, batch.bounds, options);
   const Tensor losses = token_losses(trunk.hidden, head, batch.labels);
   const Tensor weights = batch.answers.clone();
   for (std::size_t i = 0; i < rollouts.size(); ++i) {

@@ -161,6 +161,7 @@ Status Trainer::sum_over_ranks(StepReport& report) {
 ForwardOptions Trainer::forward_options(bool recompute) const {
   return {.recompute = recompute,
           .output_gate = recipe_.output_gate,
+          .load_by_document = recipe_.balance.scope == BalanceScope::kSequence,
           .expert_ranks = shares_experts(recipe_, ranks_) ? &ranks_ : nullptr};
 }
 

@@ -166,6 +166,17 @@ TEST_F(TrainerTest, MicroBatchesAddUp) {
   EXPECT_NEAR(one.gradient_norm, two.gradient_norm, 0.1 * one.gradient_norm);
 }
 
+TEST_F(TrainerTest, TheScopeOfBalancingReachesTheRouters) {
+  const auto balance = [&](const std::string& scope, const std::string& more = "") {
+    Trainer trainer = begin(recipe(R"("micro_batch_tokens": 128, "balance": {"scope": ")" + scope + "\"}" + more));
+    return trainer.step()->balance;
+  };
+  const double micro = balance("micro_batch"), sequence = balance("sequence");
+  EXPECT_GT(sequence, micro + 1e-3);  // few tokens never lie as evenly as many
+  EXPECT_NE(balance("global_batch"), micro);
+  EXPECT_EQ(balance("sequence", R"(, "recompute": true)"), sequence);
+}
+
 TEST_F(TrainerTest, DivergenceStopsAndKeepsTheWeights) {
   Trainer trainer = begin(recipe());
   ASSERT_TRUE(trainer.step().ok());
@@ -306,6 +317,8 @@ TEST_F(TrainerTest, BadRecipesSayWhere) {
       {R"("data": ["data.safetensors"])", R"("data": [])", "data: expected a list"},
       {R"("batch_tokens": 256)", R"("batch_tokens": 256, "micro_batch_tokens": 100)",
        "expected a divisor of batch_tokens"},
+      {R"("seed": 3)", R"("balance": {"scope": "batch"})",
+       "balance: scope: expected one of global_batch, micro_batch, sequence, found \"batch\""},
       {R"("hidden_size": 32)", R"("hidden_size": 0)", "recipe.json: model"},
   };
   for (const BadRecipe& bad : cases) {
