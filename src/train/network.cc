@@ -83,7 +83,7 @@ Tensor Network::layer(const LayerWeights& weights, const Tensor& x, const Bounds
                            ? gated_attention(*attention, in.normed, bounds, options.output_gate)
                            : gated_delta_net(std::get<DeltaNetWeights>(weights.mixer), in.normed, bounds);
   const NormedStream between = normed_stream({in.stream, mixed}, weights.post_norm, config_.eps);
-  const MoeOutput out = moe(weights.moe, between.normed, options.expert_ranks);
+  const MoeOutput out = moe(weights.moe, between.normed, bounds, options);
   router = out.load;
   return sum_of({between.stream, out.routed, out.shared});
 }
@@ -118,13 +118,16 @@ Tensor Network::gated_delta_net(const DeltaNetWeights& w, const Tensor& x, const
   return project(gated_norm(o, mixed.z, w.norm, config_.eps).view({T, -1}), w.out_proj);
 }
 
-MoeOutput Network::moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks) const {
+MoeOutput Network::moe(const MoeWeights& w, const Tensor& x, const Bounds& bounds,
+                       const ForwardOptions& options) const {
   const std::vector<Tensor> to = branches(x, 3);
   const std::vector<Tensor> logits = project_each(to[0], {w.gate, w.shared_expert_gate});  // [T, E], [T, 1]
-  const auto [chosen, weights, load] = route(logits[0], signed_size(config_.A));
-  const Tensor routed = expert_ranks == nullptr
+  const auto [chosen, weights, load] =
+      route(logits[0], signed_size(config_.A), options.load_by_document ? bounds : Bounds{0, x.size(0)});
+  const Ranks* const ranks = options.expert_ranks;
+  const Tensor routed = ranks == nullptr
                             ? experts(to[1], chosen, weights, w.gate_up, w.down)
-                            : experts_of_ranks(to[1], chosen, weights, w.gate_up, w.down, *expert_ranks);  // [T, D]
+                            : experts_of_ranks(to[1], chosen, weights, w.gate_up, w.down, *ranks);  // [T, D]
   const Tensor shared_weight = torch::sigmoid(logits[1]);
   const Tensor shared =
       experts(to[2], torch::zeros_like(shared_weight, torch::kInt64), shared_weight, w.shared_gate_up, w.shared_down);

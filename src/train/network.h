@@ -72,6 +72,7 @@ void for_each_weight(Weights& weights, Visit visit);
 struct ForwardOptions {
   bool recompute = false;               // keep only each layer's input for backward, and run the layer again there
   bool output_gate = true;              // false: the ablation without attention's output gate
+  bool load_by_document = false;        // routers' loads are counted by document; false: of all tokens together
   const Ranks* expert_ranks = nullptr;  // those that the experts are spread over; null: all are here
 };
 
@@ -109,7 +110,7 @@ class Network {
                RouterLoad& router) const;
   Tensor gated_attention(const AttentionWeights& w, const Tensor& x, const Bounds& bounds, bool output_gate) const;
   Tensor gated_delta_net(const DeltaNetWeights& w, const Tensor& x, const Bounds& bounds) const;
-  MoeOutput moe(const MoeWeights& w, const Tensor& x, const Ranks* expert_ranks) const;
+  MoeOutput moe(const MoeWeights& w, const Tensor& x, const Bounds& bounds, const ForwardOptions& options) const;
 
   ModelConfig config_;
   NetworkWeights weights_;

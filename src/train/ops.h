@@ -79,21 +79,21 @@ Tensor delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tenso
 // Query head h reads key head h / (Hq / Hkv). Memory: one float a row and head is kept for backward.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Bounds& bounds);
 
-// What a router did in one forward pass.
+// What a router did in one forward pass, by parts of its tokens.
 struct RouterLoad {
-  Tensor counts;         // [E] float: tokens sent to each expert
-  Tensor probabilities;  // [E]: sum over the tokens of each expert's probability; differentiable
+  Tensor counts;         // [parts, E] float: tokens sent to each expert
+  Tensor probabilities;  // [parts, E]: sum over the tokens of each expert's probability; differentiable
   Tensor z;              // scalar: sum over the tokens of logsumexp(logits)^2; differentiable
 };
 
 // The A experts with the largest logits, the largest first, of equal ones the first; softmax over those. logits: [T,
-// E].
+// E]; `parts`: where the parts begin that the load is counted by, and last T.
 struct Routed {
   Tensor chosen;   // [T, A] int64
   Tensor weights;  // [T, A]
   RouterLoad load;
 };
-Routed route(const Tensor& logits, std::int64_t A);
+Routed route(const Tensor& logits, std::int64_t A, const Bounds& parts);
 
 // The experts that `chosen` names, weighted: sum over a of weights[t, a] down_e(silu(gate_e x) * up_e x), e = chosen[t,
 // a]. x: [T, D]; chosen: [T, A] int64, in [0, E); weights: [T, A]; gate_up: [E, 2 F, D], gate first; down: [E, D, F].

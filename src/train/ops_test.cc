@@ -126,14 +126,17 @@ TEST_P(OpsTest, NormedStream) {
 TEST_P(OpsTest, Route) {
   const Tensor logits = random({T_, 20}, 2);
   const auto list = [](const Routed& out) { return Tensors{out.weights, out.load.probabilities, out.load.z}; };
-  expect_agrees([&](const Tensors& x) { return list(route(x[0], 3)); },
-                [&](const Tensors& x) { return list(slow::route(x[0], 3)); }, {logits}, 1e-5);
-  const Routed found = route(logits, 3), expected = slow::route(logits, 3);
-  EXPECT_TRUE(torch::equal(found.chosen, expected.chosen));
-  EXPECT_TRUE(torch::equal(found.load.counts, expected.load.counts));
-  const Tensor alike = route(torch::zeros({1, 5}), 5).chosen;
+  for (const Bounds& parts : {Bounds{0, T_}, bounds_}) {
+    expect_agrees([&](const Tensors& x) { return list(route(x[0], 3, parts)); },
+                  [&](const Tensors& x) { return list(slow::route(x[0], 3, parts)); }, {logits}, 1e-5);
+    const Routed found = route(logits, 3, parts), expected = slow::route(logits, 3, parts);
+    EXPECT_TRUE(torch::equal(found.chosen, expected.chosen));
+    EXPECT_TRUE(torch::equal(found.load.counts, expected.load.counts));
+  }
+  const Tensor alike = route(torch::zeros({1, 5}), 5, {0, 1}).chosen;
   EXPECT_TRUE(torch::equal(alike, torch::arange(5).unsqueeze(0)));
-  const Tensor broken = route(torch::full({1, 5}, NAN), 2).chosen;  // the loss will say so; indices must stay indices
+  const Tensor broken =
+      route(torch::full({1, 5}, NAN), 2, {0, 1}).chosen;  // the loss will say so; indices must stay indices
   EXPECT_TRUE(torch::equal(broken, torch::arange(2).unsqueeze(0)));
 }
 

@@ -138,14 +138,12 @@ Status PolicyTrainer::update(std::span<const Rollout> rollouts, std::span<const 
   double tokens = 0;
   for (const Rollout& rollout : rollouts) tokens += static_cast<double>(rollout.tokens.size());
   optimizer_.clear_gradients();
-  std::vector<Tensor> counts;  // by layer: tokens that each expert got
-  double balance = 0;
+  RouterTotals routers;
   for (auto left = rollouts; !left.empty();) {
     const auto part = take_micro_batch(left, recipe_.micro_batch_tokens);
-    QN_TRY(const double even, add_gradients(part, old_logprobs.first(part.size()), static_cast<double>(rollouts.size()),
-                                            tokens, counts, report));
+    QN_RETURN_IF_ERROR(add_gradients(part, old_logprobs.first(part.size()), static_cast<double>(rollouts.size()),
+                                     tokens, routers, report));
     old_logprobs = old_logprobs.subspan(part.size());
-    balance += even;
   }
   const double norm = std::sqrt(optimizer_.gradient_squares(/*of_parts=*/false));
   if (!std::isfinite(norm)) {
@@ -156,19 +154,20 @@ Status PolicyTrainer::update(std::span<const Rollout> rollouts, std::span<const 
   }
   optimizer_.step(update_number, report.learning_rate, std::min(1.0, recipe_.clip / (norm + 1e-12)));
   report.gradient_norm += norm / updates;
-  report.balance += balance / updates;
-  report.max_load = std::max(report.max_load, max_load(counts));
+  report.balance += routers.balance / updates;
+  report.max_load = std::max(report.max_load, max_load(routers.counts));
   return success();
 }
 
 // The gradient of -1/answers sum_i min(s_i A_i, clip(s_i) A_i): each token's log-probability by its answer's weight.
-Result<double> PolicyTrainer::add_gradients(std::span<const Rollout> rollouts, std::span<const double> old_logprobs,
-                                            double answers, double tokens, std::vector<Tensor>& counts,
-                                            PolicyReport& report) {
+Status PolicyTrainer::add_gradients(std::span<const Rollout> rollouts, std::span<const double> old_logprobs,
+                                    double answers, double tokens, RouterTotals& routers, PolicyReport& report) {
   const PolicyBatch batch = make_batch(rollouts);
   const Tensor& head = network_->weights().lm_head;
-  const TrunkOutput trunk =
-      network_->trunk(batch.tokens, batch.bounds, {.recompute = recipe_.recompute, .output_gate = recipe_.output_gate});
+  const ForwardOptions options{.recompute = recipe_.recompute,
+                               .output_gate = recipe_.output_gate,
+                               .load_by_document = recipe_.balance.scope == BalanceScope::kSequence};
+  const TrunkOutput trunk = network_->trunk(batch.tokens, batch.bounds, options);
   const Tensor losses = token_losses(trunk.hidden, head, batch.labels);
   const Tensor weights = batch.answers.clone();
   for (std::size_t i = 0; i < rollouts.size(); ++i) {
@@ -178,10 +177,9 @@ Result<double> PolicyTrainer::add_gradients(std::span<const Rollout> rollouts, s
     weights.slice(0, batch.bounds[i], batch.bounds[i + 1]) *= weight.token_weight / answers;
     report.clipped += (weight.clipped ? 1 : 0) / (answers * static_cast<double>(recipe_.gspo->updates));
   }
-  double even = 0;
-  QN_TRY(const Tensor balance, balance_loss(trunk.routers, tokens, recipe_.balance, {}, counts, even));
+  QN_TRY(const Tensor balance, balance_loss(trunk.routers, tokens, recipe_.balance, {}, routers));
   (head_loss(trunk.hidden, head, batch.labels, weights).sum + balance).backward();
-  return even;
+  return success();
 }
 
 }  // namespace qnext::train

@@ -54,8 +54,8 @@ class PolicyTrainer {
   Scores score(std::span<const Rollout> rollouts) const;
   Status update(std::span<const Rollout> rollouts, std::span<const double> old_logprobs, std::int64_t update_number,
                 PolicyReport& report);
-  Result<double> add_gradients(std::span<const Rollout> rollouts, std::span<const double> old_logprobs, double answers,
-                               double tokens, std::vector<Tensor>& counts, PolicyReport& report);
+  Status add_gradients(std::span<const Rollout> rollouts, std::span<const double> old_logprobs, double answers,
+                       double tokens, RouterTotals& routers, PolicyReport& report);
 
   Recipe recipe_;
   std::unique_ptr<Network> network_;  // the optimiser's tensors are its own

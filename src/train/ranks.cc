@@ -98,6 +98,17 @@ Status Ranks::copy_from(int rank, torch::Tensor& tensor) const {
   });
 }
 
+Result<std::vector<torch::Tensor>> Ranks::all_of(const torch::Tensor& tensor) const {
+  if (group_ == nullptr) return std::vector<torch::Tensor>{tensor.clone()};
+  std::vector<std::vector<torch::Tensor>> all(1);
+  for (int rank = 0; rank < count_; ++rank) all[0].push_back(torch::empty_like(tensor));
+  QN_RETURN_IF_ERROR(caught("gather", [&] {
+    std::vector<torch::Tensor> one = {tensor.contiguous()};
+    group_->allgather(all, one)->wait();
+  }));
+  return std::move(all[0]);
+}
+
 Result<bool> Ranks::any(bool value) const {
   torch::Tensor count = torch::full({1}, value ? 1.0f : 0.0f);
   QN_RETURN_IF_ERROR(sum({&count, 1}));

@@ -32,6 +32,8 @@ class Ranks {
   // rank ended or hangs.
   Status sum(std::span<torch::Tensor> tensors) const;
   Status copy_from(int rank, torch::Tensor& tensor) const;
+  // The tensor of each rank, by rank.
+  Result<std::vector<torch::Tensor>> all_of(const torch::Tensor& tensor) const;
   Result<bool> any(bool value) const;  // whether it is so on one rank at least
 
   // Rows to all ranks, the first send[0] to rank 0 and so on, for theirs, receive[r] of rank r, in the ranks' order.

@@ -134,8 +134,8 @@ Status read_balance(const Json& object, const std::string& where, Recipe& out) {
   Fields fields(object, where);
   int scope = 0;
   fields.number("weight", out.balance.weight, 0, 100);
-  fields.choice("scope", {"global_batch", "micro_batch"}, scope);
-  out.balance.scope = scope == 0 ? BalanceScope::kGlobalBatch : BalanceScope::kMicroBatch;
+  fields.choice("scope", {"global_batch", "micro_batch", "sequence"}, scope);  // in the order of BalanceScope
+  out.balance.scope = static_cast<BalanceScope>(scope);
   fields.number("z_weight", out.balance.z_weight, 0, 100);
   fields.flag("balanced_router", out.balanced_router);
   return fields.finish();

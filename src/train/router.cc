@@ -1,5 +1,6 @@
 // The router: softmax over the experts, the best A of them and their weights, and what the balance terms need, in one
 // pass over the rows of logits.
+#include <algorithm>
 #include <cmath>
 
 #include "train/loops.h"
@@ -15,8 +16,29 @@ using torch::autograd::variable_list;
 
 constexpr std::int64_t kRouterRows = 128;  // in one task
 
-std::int64_t num_blocks(std::int64_t rows) {
-  return (rows + kRouterRows - 1) / kRouterRows;
+// Rows of one task, all of one part.
+struct RouterBlock {
+  std::int64_t part, begin, end;
+};
+
+std::vector<RouterBlock> blocks_of(const Bounds& parts) {
+  std::vector<RouterBlock> out;
+  for (std::size_t part = 0; part + 1 < parts.size(); ++part) {
+    for (std::int64_t begin = parts[part]; begin < parts[part + 1]; begin += kRouterRows) {
+      out.push_back({static_cast<std::int64_t>(part), begin, std::min(begin + kRouterRows, parts[part + 1])});
+    }
+  }
+  return out;
+}
+
+// Sums of the blocks' rows by part: [blocks, E] to [parts, E].
+Tensor sum_by_part(const Tensor& rows, const std::vector<RouterBlock>& blocks) {
+  std::vector<Tensor> out;
+  for (std::size_t begin = 0, end = 0; begin < blocks.size(); begin = end) {
+    while (end < blocks.size() && blocks[end].part == blocks[begin].part) ++end;
+    out.push_back(rows.slice(0, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)).sum(0));
+  }
+  return torch::stack(out);
 }
 
 // The `count` largest of x, the largest first, of equal ones the first.
@@ -50,20 +72,21 @@ QN_EVERY_ISA void add_softmax_backward(float* out, const float* probabilities, c
 }
 
 struct Route : torch::autograd::Function<Route> {
-  static variable_list forward(AutogradContext* context, const Tensor& logits, std::int64_t A) {
+  static variable_list forward(AutogradContext* context, const Tensor& logits, std::int64_t A, const Bounds& parts) {
     const PartTimer timer(Part::kExperts);
     const std::int64_t T = logits.size(0), E = logits.size(1);
+    const std::vector<RouterBlock> blocks = blocks_of(parts);
     const Tensor probabilities = logits.clone(), log_sums = torch::empty({T});
     const Tensor chosen = torch::empty({T, A}, torch::kInt64), weights = torch::empty({T, A});
-    const Tensor counts = torch::zeros({num_blocks(T), E}), sums = torch::zeros_like(counts);
-    const Tensor squares = torch::zeros({num_blocks(T)});
+    const Tensor counts = torch::zeros({std::ssize(blocks), E}), sums = torch::zeros_like(counts);
+    const Tensor squares = torch::zeros({std::ssize(blocks)});
     const Matrix rows = matrix(probabilities), weight_rows = matrix(weights);
     const Matrix count_rows = matrix(counts), sum_rows = matrix(sums);
     std::int64_t* const choices = chosen.data_ptr<std::int64_t>();
     float *const log_sum = log_sums.data_ptr<float>(), *const square = squares.data_ptr<float>();
-    for_each_block(T, kRouterRows, [&](std::int64_t begin, std::int64_t end) {
-      const std::int64_t block = begin / kRouterRows;
-      for (std::int64_t t = begin; t < end; ++t) {
+    for_each_task(std::ssize(blocks), [&](std::int64_t block) {
+      const RouterBlock& range = blocks[static_cast<std::size_t>(block)];
+      for (std::int64_t t = range.begin; t < range.end; ++t) {
         choose_largest(choices + t * A, weight_rows.row(t), A, rows.row(t), E);
         softmax_inplace(weight_rows.row(t), A);
         log_sum[t] = softmax_inplace(rows.row(t), E);
@@ -73,9 +96,10 @@ struct Route : torch::autograd::Function<Route> {
       }
     });
     context->save_for_backward({probabilities, log_sums, chosen, weights});
-    const Tensor all_counts = counts.sum(0);
+    context->saved_data["parts"] = parts;
+    const Tensor all_counts = sum_by_part(counts, blocks);
     context->mark_non_differentiable({chosen, all_counts});
-    return {chosen, weights, all_counts, sums.sum(0), squares.sum()};
+    return {chosen, weights, all_counts, sum_by_part(sums, blocks), squares.sum()};
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -87,10 +111,14 @@ struct Route : torch::autograd::Function<Route> {
     const Tensor d_logits = torch::zeros_like(saved[0]);
     const Matrix probabilities = matrix(saved[0]), weights = matrix(saved[3]);
     const Matrix d_weight_rows = matrix(d_weights), d_rows = matrix(d_logits);
-    const float *const log_sum = saved[1].data_ptr<float>(), *const d_sum = d_sums.data_ptr<float>();
+    const Matrix d_sum_rows = matrix(d_sums);
+    const float* const log_sum = saved[1].data_ptr<float>();
     const std::int64_t* const choices = saved[2].data_ptr<std::int64_t>();
-    for_each_block(d_rows.rows, kRouterRows, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
+    const std::vector<RouterBlock> blocks = blocks_of(context->saved_data["parts"].toIntVector());
+    for_each_task(std::ssize(blocks), [&](std::int64_t block) {
+      const RouterBlock& range = blocks[static_cast<std::size_t>(block)];
+      const float* const d_sum = d_sum_rows.row(range.part);
+      for (std::int64_t t = range.begin; t < range.end; ++t) {
         float* const d_row = d_rows.row(t);
         // d(lse^2) = 2 lse p, so that it only moves what is subtracted.
         const float along = dot(probabilities.row(t), d_sum, E) - 2 * log_sum[t] * d_squares;
@@ -101,14 +129,14 @@ struct Route : torch::autograd::Function<Route> {
         }
       }
     });
-    return {d_logits, no_gradient()};
+    return {d_logits, no_gradient(), no_gradient()};
   }
 };
 
 }  // namespace
 
-Routed route(const Tensor& logits, std::int64_t A) {
-  const variable_list out = Route::apply(logits.contiguous(), A);
+Routed route(const Tensor& logits, std::int64_t A, const Bounds& parts) {
+  const variable_list out = Route::apply(logits.contiguous(), A, parts);
   return {out[0], out[1], {out[2], out[3], out[4]}};
 }
 

@@ -89,10 +89,15 @@ inline Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const
   });
 }
 
-inline Routed route(const Tensor& logits, std::int64_t A) {
-  const auto [top, chosen] = logits.topk(A, -1);
-  const Tensor counts = torch::bincount(chosen.reshape({-1}), {}, logits.size(1)).to(torch::kFloat32);
-  return {chosen, top.softmax(-1), {counts, logits.softmax(-1).sum(0), logits.logsumexp(-1).square().sum()}};
+inline Routed route(const Tensor& logits, std::int64_t A, const Bounds& parts) {
+  const auto [top, all_chosen] = logits.topk(A, -1);
+  const Tensor chosen = all_chosen, probabilities = logits.softmax(-1);
+  const Tensor counts = by_document(parts, [&](std::int64_t begin, std::int64_t end) {
+    return torch::bincount(rows(chosen, begin, end).reshape({-1}), {}, logits.size(1)).unsqueeze(0);
+  });
+  const Tensor sums = by_document(
+      parts, [&](std::int64_t begin, std::int64_t end) { return rows(probabilities, begin, end).sum(0, true); });
+  return {chosen, top.softmax(-1), {counts.to(torch::kFloat32), sums, logits.logsumexp(-1).square().sum()}};
 }
 
 inline Tensor experts(const Tensor& x, const Tensor& chosen, const Tensor& weights, const Tensor& gate_up,

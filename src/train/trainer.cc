@@ -89,16 +89,17 @@ Result<StepReport> Trainer::step() {
     predicted += static_cast<double>(batches.back().predicted_tokens());
   }
   optimizer_.clear_gradients();
-  std::vector<Tensor> counts;  // by layer: tokens that each expert got in the step so far
+  RouterTotals routers;
   const auto num_ranks = static_cast<std::size_t>(ranks_.count());
   for (std::size_t i = static_cast<std::size_t>(ranks_.rank()); i < batches.size(); i += num_ranks) {
     QN_RETURN_IF_ERROR(
-        ranks_.guarded([&] { return add_micro_batch(batches[i], std::max(predicted, 1.0), counts, report); }));
+        ranks_.guarded([&] { return add_micro_batch(batches[i], std::max(predicted, 1.0), routers, report); }));
   }
+  report.balance = routers.balance;
+  report.max_load = max_load(routers.counts);
+  report.load_entropy = load_entropy(routers.counts);
+  report.expert_load = expert_load(routers.counts);
   QN_RETURN_IF_ERROR(sum_over_ranks(report));
-  report.max_load = max_load(counts);
-  report.load_entropy = load_entropy(counts);
-  report.expert_load = expert_load(counts);
   report.learning_rate = recipe_.schedule.learning_rate(report.step);
   report.divergence = divergence_of(report);
   if (report.divergence) return report;
@@ -162,10 +163,11 @@ Status Trainer::sum_over_ranks(StepReport& report) {
 ForwardOptions Trainer::forward_options(bool recompute) const {
   return {.recompute = recompute,
           .output_gate = recipe_.output_gate,
+          .load_by_document = recipe_.balance.scope == BalanceScope::kSequence,
           .expert_ranks = shares_experts(recipe_, ranks_) ? &ranks_ : nullptr};
 }
 
-Status Trainer::add_micro_batch(const Batch& batch, double predicted, std::vector<Tensor>& counts, StepReport& report) {
+Status Trainer::add_micro_batch(const Batch& batch, double predicted, RouterTotals& routers, StepReport& report) {
   const ForwardOptions options = forward_options(recipe_.recompute);
   TrunkOutput trunk = network_->trunk(batch.tokens, batch.bounds, options);
   const HeadLoss head = head_loss(trunk.hidden, network_->weights().lm_head, shifted(batch.tokens, batch.bounds, 1),
@@ -177,8 +179,8 @@ Status Trainer::add_micro_batch(const Batch& batch, double predicted, std::vecto
     trunk.routers.emplace_back();
     loss = loss + mtp_loss(batch, trunk.hidden, predicted, trunk.routers.back(), report);
   }
-  QN_TRY(const Tensor balance, balance_loss(trunk.routers, static_cast<double>(recipe_.batch_tokens), recipe_.balance,
-                                            ranks_, counts, report.balance));
+  QN_TRY(const Tensor balance,
+         balance_loss(trunk.routers, static_cast<double>(recipe_.batch_tokens), recipe_.balance, ranks_, routers));
   (loss + balance).backward();
   return success();
 }

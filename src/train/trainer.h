@@ -73,7 +73,7 @@ class Trainer {
   ForwardOptions forward_options(bool recompute) const;
 
   // Adds a micro-batch's gradients; losses are over `predicted` tokens of the whole step.
-  Status add_micro_batch(const Batch& batch, double predicted, std::vector<Tensor>& counts, StepReport& report);
+  Status add_micro_batch(const Batch& batch, double predicted, RouterTotals& routers, StepReport& report);
   Status sum_over_ranks(StepReport& report);  // and the gradient's norm
   std::optional<std::string> divergence_of(const StepReport& report) const;
   Tensor mtp_loss(const Batch& batch, const Tensor& hidden, double predicted, RouterLoad& router,
