@@ -204,4 +204,14 @@ std::vector<std::int64_t> uniform_order(std::int64_t total, std::uint64_t seed) 
   return out;
 }
 
+std::vector<std::int64_t> uniform_subset(const TokenShard& shard, std::int64_t num_tokens, std::uint64_t seed) {
+  std::vector<std::int64_t> out = uniform_order(shard.num_documents(), seed);
+  std::size_t count = 0;
+  for (std::int64_t found = 0; count < out.size() && found < num_tokens; ++count) {
+    found += shard.document_tokens(out[count]);
+  }
+  out.resize(count);
+  return out;
+}
+
 }  // namespace qnext::train

@@ -103,4 +103,7 @@ class BatchStream {
 // [0, total) in an order that depends on the seed alone; its first n are a uniform subset of n.
 std::vector<std::int64_t> uniform_order(std::int64_t total, std::uint64_t seed);
 
+// Documents drawn uniformly, in the order in which they were, until they hold `num_tokens`, or all.
+std::vector<std::int64_t> uniform_subset(const TokenShard& shard, std::int64_t num_tokens, std::uint64_t seed);
+
 }  // namespace qnext::train

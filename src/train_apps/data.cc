@@ -39,7 +39,6 @@ train::TokenDocument read_document(const train::TokenShard& shard, std::int64_t 
   return out;
 }
 
-// Documents drawn uniformly until they hold the tokens that were asked for.
 Result<ExitCode> sample(const ShardOptions& options) {
   QN_TRY(const train::ShardTokenizer tokenizer, train::shard_tokenizer(options.tokenizer));
   QN_TRY(const train::TokenShard shard, train::TokenShard::open(options.in, tokenizer));
@@ -48,8 +47,7 @@ Result<ExitCode> sample(const ShardOptions& options) {
   }
   std::vector<train::TokenDocument> documents;
   std::int64_t num_tokens = 0;
-  for (std::int64_t document : train::uniform_order(shard.num_documents(), options.seed)) {
-    if (num_tokens >= options.num_tokens) break;
+  for (const std::int64_t document : train::uniform_subset(shard, options.num_tokens, options.seed)) {
     documents.push_back(read_document(shard, document));
     num_tokens += shard.document_tokens(document);
   }

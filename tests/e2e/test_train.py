@@ -289,6 +289,9 @@ class Train(Case):
             self.ok("data", "sample", self.folder / "data.safetensors", self.folder / f"{out}.safetensors", "--tokens", "500",
                     "--seed", "3", "--tokenizer", TOKENIZER)
         self.assertEqual((self.folder / "a.safetensors").read_bytes(), (self.folder / "b.safetensors").read_bytes())
+        self.ok("data", "sample", self.folder / "data.safetensors", self.folder / "other.safetensors", "--tokens", "500",
+                "--seed", "4", "--tokenizer", TOKENIZER)
+        self.assertNotEqual((self.folder / "a.safetensors").read_bytes(), (self.folder / "other.safetensors").read_bytes())
         part = self.ok_json("data", "inspect", self.folder / "a.safetensors", "--tokenizer", TOKENIZER)
         self.assertTrue(500 <= part["tokens"] < 500 + seen["longest"], part)
 
