@@ -21,12 +21,6 @@ import sys
 from serve import IDS, QNEXT, Server, free_port
 
 
-def guesses(server):
-    """{depth: (tried, right)} so far."""
-    tried, right = (server.counters(f"qnext_guesses_{name}total", "depth") for name in ("", "right_"))
-    return {int(depth): (count, right.get(depth, 0)) for depth, count in tried.items()}
-
-
 def tokens_per_s(server, prompt, temperature, num_tokens, seed):
     answer = server.complete(prompt, num_tokens, temperature=temperature, seed=seed)
     return (answer["tokens"] - 1) / max(answer["times"][-1] - answer["times"][0], 1e-9)
@@ -39,7 +33,7 @@ def measure(servers, prompt, temperature, args):
         for num_drafts, server in servers.items():
             speed = tokens_per_s(server, prompt, temperature, args.gen, number)
             if number == 0:  # the prompt runs, and the server finds out how deep to guess
-                before[num_drafts] = guesses(server)
+                before[num_drafts] = server.guesses()
             else:
                 speeds[num_drafts].append(speed)
     rows = []
@@ -47,7 +41,7 @@ def measure(servers, prompt, temperature, args):
         if num_drafts == 0:
             continue
         spent = {depth: (tried - before[num_drafts].get(depth, (0, 0))[0], right - before[num_drafts].get(depth, (0, 0))[1])
-                 for depth, (tried, right) in guesses(server).items()}
+                 for depth, (tried, right) in server.guesses().items()}
         rows.append({"draft": num_drafts, "context": len(prompt), "temperature": temperature,
                      "without_tokens_per_s": statistics.median(speeds[0]),
                      "tokens_per_s": statistics.median(speeds[num_drafts]),

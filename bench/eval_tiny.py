@@ -74,12 +74,6 @@ def ask_all(server, prompts, **fields):
         return [job.result() for job in jobs]
 
 
-def guesses(server):
-    """{depth: (tried, right)} so far."""
-    tried, right = (server.counters(f"qnext_guesses_{kind}total", "depth") for kind in ("", "right_"))
-    return {depth: (count, right.get(depth, 0)) for depth, count in sorted(tried.items())}
-
-
 def shares_right(before, after):
     """Of the guesses between two counts, by depth."""
     spent = {depth: [now - then for now, then in zip(counts, before.get(depth, (0, 0)))] for depth, counts in after.items()}
@@ -143,15 +137,15 @@ def evaluate(name, args):
     command = [str(QNEXT), "serve", str(model), "--port", str(port), "--pack-cache", "none", "--parallel", str(STREAMS),
                "--draft", str(DRAFTS), "--fixed-draft"]
     with Server(model.stem, command, port) as server:
-        counts = [guesses(server)]
+        counts = [server.guesses()]
         said = ask_all(server, [p["messages"][:1] for p in problems], temperature=0)
         right = [numbers(answers(text)) == numbers(answers(p["messages"][1]["content"]))
                  for (text, _), p in zip(said, problems)]
-        counts.append(guesses(server))
+        counts.append(server.guesses())
         stops = ask_all(server, [i["messages"][:1] for i in instructions])
-        counts.append(guesses(server))
+        counts.append(server.guesses())
         stories = ask_all(server, story_requests(args.stories))
-        counts.append(guesses(server))
+        counts.append(server.guesses())
     ended = [reason == "stop" for _, reason in said + stops]
     whole = [text for text, reason in stories if is_whole(text, reason)]
     words, unlinked = unlinked_words(whole)

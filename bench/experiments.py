@@ -220,9 +220,9 @@ def measure_acceptance(lab, run):
                "--pack-cache", "none", "--threads", str(lab.threads), "--parallel", str(streams)]
     with Server(run.name, command, port) as server:
         server.complete_all(begins, 40)
-        tried, right = ({int(d): count for d, count in server.counters(f"qnext_guesses_{kind}total", "depth").items()}
-                        for kind in ("", "right_"))
-    shares = {d: right.get(d, 0) / tried[d] for d in range(1, depth + 1) if tried.get(d)}
+        guesses = server.guesses()
+    tried = {d: count for d, (count, _) in guesses.items() if count}
+    shares = {d: guesses[d][1] / count for d, count in tried.items()}
     write_points(run, "acceptance", [{"depth": d, "right": share} for d, share in shares.items()])
     return {**loss(run), **{f"right at depth {d}": share for d, share in shares.items()},
             **{f"tried at depth {d}": tried[d] for d in shares}}

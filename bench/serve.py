@@ -122,6 +122,11 @@ class Server:
             out["times"] = [out["end"]]
         return out
 
+    def guesses(self):
+        """{depth: (tried, right)} of the MTP block's, so far, where those before them were right."""
+        tried, right = (self.counters(f"qnext_guesses_{kind}total", "depth") for kind in ("", "right_"))
+        return {int(depth): (count, right.get(depth, 0)) for depth, count in sorted(tried.items())}
+
     def complete_all(self, prompts, num_tokens):
         out = [None] * len(prompts)
 
