@@ -17,6 +17,7 @@ OUT/NUMBER-*.svg. docs/experiments/ has half a page on each. Needs numpy, which 
 """
 import argparse
 import json
+import math
 import pathlib
 import random
 import shutil
@@ -49,7 +50,9 @@ TEXTS = {"stories": 10, "arithmetic": 7.5, "dialogues": 7.5, "descriptions": 7.5
 HELD_OUT_STEPS = 20
 BEGINNINGS = 256  # of texts that the engine goes on with
 TAIL = 50  # steps at the end whose mean is a run's loss
-PAIRS, ROUNDS, SYMBOLS = (2, 16), 3, 32  # of a document of the recall task: least and most, how often asked; keys, and values
+# Of the recall task: a document's pairs, at least and at most; questions, at least; keys and values that there are; how many
+# times the steps of texts it is trained for; and with how many pairs it is tested, on how many documents.
+PAIRS, QUESTIONS, KEYS, VALUES, PATIENCE, TESTED_PAIRS, TESTS = (2, 256), 64, 512, 32, 10, (8, 32, 64, 128, 192, 256), 8
 
 
 def fail(text):
@@ -81,13 +84,15 @@ class Lab:
             if not own[1].exists():
                 self.qnext("data", "tokenizer", own[1].parent, *texts, "--vocab-size", BASE["model"]["vocab_size"])
             self.qnext("data", "pack", self.work / f"{shard}.safetensors", *texts, *own)
-        if not (self.work / "recall.safetensors").exists():
-            write_recall(self.work / "recall.safetensors", self.work / "text.safetensors", self.steps * BATCH)
+        if not (self.work / "pairs.safetensors").exists():
+            write_recall(self.work / "pairs.safetensors", self.work / "text.safetensors", PATIENCE * self.steps * BATCH)
 
     def train(self, name, changes, seed):
         run = self.work / f"{self.number}-{name}-{seed}".replace(",", "").replace(" ", "_")
+        changes = dict(changes)
+        steps = self.steps * changes.pop("times_steps", 1)
         recipe = merged({"tokenizer": str(self.work / "tokenizer/tokenizer.json"), "data": [str(self.work / "text.safetensors")],
-                         "seed": seed, "steps": self.steps, **BASE}, changes)
+                         "seed": seed, "steps": steps, **BASE}, changes)
         if changes.get("data"):
             recipe["data"] = [str(self.work / f"{shard}.safetensors") for shard in changes["data"]]
         text = json.dumps(recipe, indent=1)
@@ -103,17 +108,22 @@ class Lab:
         self.qnext("plot", *logs, *options, "--out", self.out / f"{self.number}-{name}.svg")
 
 
+def recall_document(dice, num_pairs):
+    """Pairs of a key and its value, then every key again, in another order, as often as makes QUESTIONS or more of them, with
+    the value that is to be recalled: ids, and which of them those values are. A symbol is a token of its own."""
+    keys = dice.sample(range(300, 300 + KEYS), num_pairs)
+    values = {key: 300 + KEYS + dice.randrange(VALUES) for key in keys}
+    asked = [key for _ in range(-(-QUESTIONS // num_pairs)) for key in dice.sample(keys, num_pairs)]
+    return [token for key in keys + asked for token in (key, values[key])], [0, 0] * num_pairs + [0, 1] * len(asked)
+
+
 def write_recall(path, like, num_tokens):
-    """Documents of pairs of a key and its value, then ROUNDS times every key with the value to be recalled; each symbol is
-    a token of its own, and the values that are recalled alone are learned."""
+    """A shard of documents whose numbers of pairs are even on a logarithmic scale; values that are recalled alone are learned."""
     tokens, learned, bounds, dice = [], [], [0], random.Random(1)
     while len(tokens) < num_tokens:
-        keys = dice.sample(range(300, 300 + SYMBOLS), dice.randint(*PAIRS))
-        values = {key: 300 + SYMBOLS + dice.randrange(SYMBOLS) for key in keys}
-        asked = [key for _ in range(ROUNDS) for key in dice.sample(keys, len(keys))]
-        for key in keys + asked:
-            tokens += [key, values[key]]
-        learned += [0, 0] * len(keys) + [0, 1] * len(asked)
+        document = recall_document(dice, round(math.exp(dice.uniform(*map(math.log, PAIRS)))))
+        tokens += document[0]
+        learned += document[1]
         bounds.append(len(tokens))
     tensors = {"tokens": np.array(tokens, "<i4"), "bounds": np.array(bounds, "<i8"), "learned": np.array(learned, "u1")}
     with open(like, "rb") as shard:  # its metadata name the tokenizer
@@ -235,9 +245,24 @@ def mixers(interval):  # DeltaNet and attention have 33,280 and 32,768 weights: 
                       "full_attention_interval": interval or 4}}
 
 
+def recall(mixer):
+    return {**mixer, "data": ["pairs"], "context_tokens": 2 * (PAIRS[1] + max(PAIRS[1], QUESTIONS)), "times_steps": PATIENCE}
+
+
 def measure_mixers(lab, run):
-    return {**loss(run), "accuracy": mean_at_end(run, "accuracy"),
-            "tokens/s": statistics.median(step["tokens_per_s"] for step in log_of(run))}
+    """Of texts, or of the recall task: the share of values that are said right, the first time that they are asked for."""
+    if "recall" not in run.name:
+        return {**loss(run), "accuracy": mean_at_end(run, "accuracy")}
+    forward, dice, found = Forward(run), random.Random(2), {}
+    for num_pairs in TESTED_PAIRS:
+        right = []
+        for _ in range(TESTS):
+            ids = np.array(recall_document(dice, num_pairs)[0][:4 * num_pairs])
+            values = np.arange(2 * num_pairs + 1, len(ids), 2)
+            right.append(np.mean(forward(ids).logits[values - 1].argmax(-1) == ids[values]))
+        found[f"right of {num_pairs} pairs"] = float(np.mean(right))
+    write_points(run, "recall", [{"pairs": num_pairs, "right": share} for num_pairs, share in zip(TESTED_PAIRS, found.values())])
+    return found
 
 
 # Of each: its variants as changes of BASE, what is measured of a run, and plots: name, file of a run, options, and a word
@@ -258,8 +283,9 @@ EXPERIMENTS = {
         "measure": measure_router, "plots": [("load", "log.jsonl", ["--y", "max_load", "--smooth", "5"], "")]},
     5: {"variants": {f"{k} step{'s' if k > 1 else ''}": {"mtp": {"steps": k, "weight": 0.3, "decay": 1.0}} for k in (1, 2, 4)},
         "measure": measure_acceptance, "plots": [("acceptance", "acceptance.jsonl", ["--x", "depth", "--y", "right"], "")]},
-    6: {"variants": {**MIXERS, **{f"{name}, recall": {"data": ["recall"], **change} for name, change in MIXERS.items()}},
-        "measure": measure_mixers, "plots": [("recall", "log.jsonl", ["--y", "accuracy", "--smooth", "10"], "recall"),
+    6: {"variants": {**MIXERS, **{f"{name}, recall": recall(change) for name, change in MIXERS.items()}},
+        "measure": measure_mixers, "plots": [("recall", "recall.jsonl", ["--x", "pairs", "--y", "right"], "recall"),
+                                             ("learning", "log.jsonl", ["--y", "accuracy", "--smooth", "10"], "recall"),
                                              ("loss", "log.jsonl", ["--y", "loss", "--smooth", "40"], "-recall")]},
 }
 
@@ -276,9 +302,11 @@ def cpu_name():
 
 
 def print_table(results):
-    names = list(next(iter(results.values())))
-    print("\n| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
+    names = []
     for variant, measures in results.items():
+        if list(measures) != names:
+            names = list(measures)
+            print("\n| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
         print(f"| {variant} | " + " | ".join(f"{m['mean']:.4g} ± {m['deviation']:.2g}" for m in measures.values()) + " |")
 
 

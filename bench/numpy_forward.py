@@ -52,7 +52,7 @@ def unit_l2(x):
 
 
 class Forward:
-    """Run it on a document's ids, then read `loss` (mean over its predicted tokens), `residuals` (the stream [T, D] after
+    """Run it on a document's ids, then read `logits` [T - 1, V] and `loss` (mean over its predicted tokens), `residuals` (the stream [T, D] after
     the embedding and after each layer) and `attention` (of each full-attention layer, by index: probabilities [Hq, T, T])."""
 
     def __init__(self, folder, output_gate=True):
@@ -75,8 +75,8 @@ class Forward:
             x = x + mixed
             x = x + self.moe(self.norm(x, layer + "post_attention_layernorm"), layer + "mlp.")
             self.residuals.append(x)
-        logits = self.project(self.norm(x, "model.norm"), "lm_head")[:-1]
-        self.loss = -np.mean(np.log(softmax(logits))[np.arange(len(ids) - 1), ids[1:]])
+        self.logits = self.project(self.norm(x, "model.norm"), "lm_head")[:-1]
+        self.loss = -np.mean(np.log(softmax(self.logits))[np.arange(len(ids) - 1), ids[1:]])
         return self
 
     def project(self, x, name):

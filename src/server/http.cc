@@ -100,7 +100,11 @@ bool has_closed(tcp::socket& socket) {
 // ---- One answer ----
 
 std::string HttpExchange::path() const {
-  const std::string_view target(request_.target());
+  std::string_view target(request_.target());  // or in absolute form, as a proxy may: RFC 9112, 3.2.2
+  if (const std::size_t scheme = target.find("://"); !target.starts_with('/') && scheme != target.npos) {
+    const std::size_t path = target.find('/', scheme + 3);
+    target = path == target.npos ? "/" : target.substr(path);
+  }
   return percent_decoded(target.substr(0, target.find('?')));
 }
 

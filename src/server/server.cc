@@ -211,9 +211,14 @@ std::optional<ApiError> Server::refuse(const HttpExchange& exchange) const {
           .code = "origin_not_allowed"};
     }
     const std::string_view type(exchange.request()[http::field::content_type]);
-    if (!type.empty() && !type.starts_with("application/json")) {
+    if (!type.empty() && !boost::beast::iequals(type.substr(0, type.find_first_of("; ")), "application/json")) {
       return ApiError{.status = 415,
                       .message = fmt::format("Expected Content-Type: application/json, found {}.", type)};
+    }
+    const std::string_view encoding(exchange.request()[http::field::content_encoding]);
+    if (!encoding.empty() && !boost::beast::iequals(encoding, "identity")) {
+      return ApiError{.status = 415,
+                      .message = fmt::format("Bodies are read as they are: no Content-Encoding, found {}.", encoding)};
     }
   }
   return std::nullopt;

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import gzip
 import http.client
 import json
 import os
@@ -254,6 +255,10 @@ class Chat(Case):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.05)
 
+    def test_a_proxys_form_of_an_address(self):
+        for address, status in (("/v1/models", 200), ("", 200), ("/v2", 404), ("/v1/models?x=http://y/z", 200)):
+            self.assertEqual(self.server.raw("GET", f"http://127.0.0.1:{self.server.port}{address}")[0], status, address)
+
     def test_bad_bytes(self):
         chat = "/v1/chat/completions"
         for status, args in [(400, ("POST", chat, b"{")), (400, ("POST", chat, b"[" * 100_000)),
@@ -262,6 +267,8 @@ class Chat(Case):
                              (404, ("GET", "/v2")), (404, ("GET", "/v1/models/other")), (405, ("GET", chat)),
                              (405, ("DELETE", "/health")), (413, ("POST", chat, b" " * (17 << 20))),
                              (415, ("POST", chat, b"{}", {"Content-Type": "text/xml"})),
+                             (415, ("POST", chat, gzip.compress(b"{}"), {"Content-Encoding": "gzip"})),
+                             (400, ("POST", chat, b"{}", {"Content-Type": "Application/JSON ; charset=utf-8"})),
                              (431, ("GET", "/health", None, {"X": "y" * 20_000}))]:
             try:
                 answer = self.server.raw(*args)
