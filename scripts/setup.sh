@@ -13,7 +13,7 @@ packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang clang-format clang-tidy libclang-rt-14-dev
 )
-train_packages=(libtorch-dev libgloo-dev libboost-iostreams1.81-dev link-grammar)  # the trainer's: 167 packages with what they need
+train_packages=(libtorch-dev libgloo-dev libboost-iostreams1.81-dev librsvg2-bin link-grammar)  # the trainer's: 170 packages with what they need
 min_cargo=1.87
 
 say() { printf 'setup: %s\n' "$*"; }

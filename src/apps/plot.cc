@@ -9,6 +9,7 @@
 #include "apps/command.h"
 #include "apps/console.h"
 #include "apps/line_chart.h"
+#include "apps/png.h"
 #include "tensor/atomic_file.h"
 #include "tensor/tensor_entry.h"
 
@@ -123,7 +124,11 @@ Result<ExitCode> plot(const PlotOptions& options) {
     }
   }
   const ChartOptions chart{options.title, options.x, options.y.size() == 1 ? options.y.front() : "", options.log_y};
-  QN_RETURN_IF_ERROR(write_file(options.out, line_chart_svg(series, chart)));
+  std::string picture = line_chart_svg(series, chart);
+  if (std::filesystem::path(options.out).extension() == ".png") {
+    QN_TRY(picture, png_of_svg(picture));
+  }
+  QN_RETURN_IF_ERROR(write_file(options.out, picture));
   return ExitCode::kDone;
 }
 
@@ -131,17 +136,19 @@ Result<ExitCode> plot(const PlotOptions& options) {
 
 void add_plot_command(CLI::App& root, Action& action) {
   auto options = std::make_shared<PlotOptions>();
-  CLI::App& command = *root.add_subcommand("plot", "Curves of training logs, as SVG.");
+  CLI::App& command = *root.add_subcommand("plot", "Curves of training logs, as SVG or PNG.");
   command
       .add_option("LOGS", options->logs,
                   "log.jsonl files; NAME=FILE names a curve, NAME=FILE,FILE,... draws the mean of several runs and the "
                   "band that they span")
       ->required();
-  command.add_option("--out", options->out, "The SVG file, NAME.svg")->required()->check([](const std::string& file) {
-    if (std::filesystem::path(file).extension() == ".svg") return std::string();
-    return fmt::format("{}: expected a name that ends in .svg; for PNG: rsvg-convert -o curve.png curve.svg",
-                       printable(file));
-  });
+  command.add_option("--out", options->out, "The picture: NAME.svg or NAME.png")
+      ->required()
+      ->check([](const std::string& file) {
+        const std::filesystem::path kind = std::filesystem::path(file).extension();
+        if (kind == ".svg" || kind == ".png") return std::string();
+        return fmt::format("{}: expected a name that ends in .svg or .png", printable(file));
+      });
   command.add_option("--y", options->y, "Fields, by commas: loss, mtp_losses.0, time.experts, ...")
       ->delimiter(',')
       ->capture_default_str();

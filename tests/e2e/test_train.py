@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 import unittest
@@ -112,8 +113,13 @@ class Train(Case):
         self.assertEqual(curve.read_text().count("<polyline"), 4)
         self.assertIn("two: mtp_losses.0", curve.read_text())
         self.fails(1, "plot", self.folder / "run/log.jsonl", "--y", "los", "--out", curve, says="no line has the numbers step and los")
-        self.fails(2, "plot", self.folder / "run/log.jsonl", "--out", self.folder / "curve.png", says="ends in .svg; for PNG: rsvg-convert")
-        self.assertFalse((self.folder / "curve.png").exists())
+        self.fails(2, "plot", self.folder / "run/log.jsonl", "--out", self.folder / "curve.gif", says="ends in .svg or .png")
+        picture = self.folder / "curve.png"
+        plot = ("plot", self.folder / "run/log.jsonl", "--out", picture)
+        self.fails(1, *plot, env={"PATH": "/nowhere"}, says="install it (Debian: librsvg2-bin)")
+        self.assertFalse(picture.exists())
+        self.ok(*plot)
+        self.assertEqual(struct.unpack(">8s4x4sII", picture.read_bytes()[:24]), (b"\x89PNG\r\n\x1a\n", b"IHDR", 1440, 880))
         self.fails(1, "plot", TOKENIZER, "--out", curve, says="line 1: expected a JSON object")
 
     def unfinished_files(self, run):
