@@ -99,11 +99,18 @@ std::string series_svg(const ChartSeries& series, std::size_t number, const Scal
     out += fmt::format("<circle fill=\"{}\" r=\"3\" cx=\"{:.1f}\" cy=\"{:.1f}\"/>\n", colour,
                        x.pixel(series.points[0].x), y.pixel(series.points[0].y));
   }
-  const double at = kTop + 14 + 16 * static_cast<double>(number);
-  out += fmt::format(
-      "<path d=\"M{} {}h22\" stroke=\"{}\" stroke-width=\"3\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\n",
-      kWidth - kRight - 30, at - 4, colour, kWidth - kRight - 36, at, xml_text(series.name));
   return out;
+}
+
+// A curve's line in the legend, legible upon curves.
+std::string name_svg(const ChartSeries& series, std::size_t number) {
+  const double at = kTop + 14 + 16 * static_cast<double>(number);
+  return fmt::format(
+      "<path d=\"M{0} {1}h22\" stroke=\"white\" stroke-width=\"9\"/><path d=\"M{0} {1}h22\" stroke=\"{2}\" "
+      "stroke-width=\"3\"/><text x=\"{3}\" y=\"{4}\" text-anchor=\"end\" stroke=\"white\" stroke-width=\"4\" "
+      "paint-order=\"stroke\">{5}</text>\n",
+      kWidth - kRight - 30, at - 4, kColours[number % kColours.size()], kWidth - kRight - 36, at,
+      xml_text(series.name));
 }
 
 }  // namespace
@@ -140,6 +147,7 @@ std::string line_chart_svg(const std::vector<ChartSeries>& series, const ChartOp
       kWidth, kHeight);
   out += axes_svg(x, y, options);
   for (std::size_t i = 0; i < series.size(); ++i) out += series_svg(series[i], i, x, y);
+  for (std::size_t i = 0; i < series.size(); ++i) out += name_svg(series[i], i);
   return out + "</svg>\n";
 }
 
