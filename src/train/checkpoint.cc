@@ -112,6 +112,11 @@ Status Checkpoint::read_into(const AdamW& optimizer, const Ranks& ranks) const {
     QN_RETURN_IF_ERROR(read("adamw.first." + weight.name, optimizer.first_moments()[i], is_part));
     QN_RETURN_IF_ERROR(read("adamw.second." + weight.name, optimizer.second_moments()[i], is_part));
   }
+  const std::size_t expected = 3 * optimizer.weights().size();  // each with two moments
+  if (file_.tensors().size() != expected) {
+    return error("{}: expected {} tensors, found {}: the recipe's model is another one", name_, expected,
+                 file_.tensors().size());
+  }
   return success();
 }
 

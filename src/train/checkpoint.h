@@ -19,7 +19,7 @@ struct RunState {
 };
 
 // Whole or not at all; by all ranks together, written by the first, which also removes what killed runs left half
-// written. `recipe` is kept for the reader. Errors: SafetensorsWriter's, a rank that ended.
+// written. `recipe` is kept for people; nothing compares it. Errors: SafetensorsWriter's, a rank that ended.
 Status save_checkpoint(const std::filesystem::path& path, const RunState& state, const AdamW& optimizer,
                        const Ranks& ranks, const std::string& recipe);
 
@@ -31,7 +31,8 @@ class Checkpoint {
   const RunState& state() const { return state_; }
   bool has_mtp() const { return file_.find("mtp.fc.weight") != nullptr; }
 
-  // Fills the optimiser's weights, and of the moments those that `ranks` gives this process. Errors: another model's.
+  // Fills the optimiser's weights, and of the moments those that `ranks` gives this process. Errors: another model's,
+  // which has tensors that these are not.
   Status read_into(const AdamW& optimizer, const Ranks& ranks) const;
 
  private:

@@ -43,8 +43,10 @@ class Trainer {
   // From the recipe's beginning. Errors: files of the recipe; micro-batches that the ranks cannot share evenly.
   static Result<Trainer> begin(const Recipe& recipe, const ShardTokenizer& tokenizer, const Ranks& ranks = {});
 
-  // From a checkpoint that save() wrote, with as many ranks or others. The recipe may say other steps, data or rates
-  // than the run began with. Errors: another model's, damaged.
+  // From a checkpoint that save() wrote, with as many ranks or others. The recipe may be another one than the
+  // checkpoint keeps, on purpose (more steps, another rate or shard): it decides all that follows. Errors: a model
+  // whose tensors are not the checkpoint's; a place in the data that the recipe's shards do not have; damaged;
+  // begin()'s.
   static Result<Trainer> resume(const Recipe& recipe, const ShardTokenizer& tokenizer,
                                 const std::filesystem::path& checkpoint, const Ranks& ranks = {});
 

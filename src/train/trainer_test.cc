@@ -95,6 +95,19 @@ TEST_F(TrainerTest, GoesOnBitForBit) {
   EXPECT_EQ(largest_difference(straight, *resumed), 0);
 }
 
+// The recipe that a run goes on with decides, not the one that its checkpoint keeps.
+TEST_F(TrainerTest, GoesOnWithAnEditedRecipe) {
+  Trainer trainer = begin(recipe());
+  ASSERT_TRUE(trainer.step().ok());
+  ASSERT_TRUE(trainer.save(checkpoint()).ok());
+  Recipe edited = recipe();
+  edited.text += " ";
+  edited.schedule.peak = 0.5;
+  auto resumed = Trainer::resume(edited, kTokenizer, checkpoint());
+  ASSERT_TRUE(resumed.ok()) << resumed.message();
+  EXPECT_DOUBLE_EQ(resumed->step()->learning_rate, 0.5 * 2 / 5);  // of five steps of warm-up
+}
+
 TEST_F(TrainerTest, ThreadsChangeNoBit) {
   Trainer two = begin(recipe());
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(two.step().ok());
@@ -280,6 +293,12 @@ TEST_F(TrainerTest, RefusesWhatIsNotItsCheckpoint) {
   EXPECT_FALSE(Trainer::resume(recipe(), kTokenizer, cut).ok());
   EXPECT_THAT(Trainer::resume(recipe(), kTokenizer, folder_.path() / "data.safetensors").message(),
               HasSubstr("not a checkpoint"));
+  Recipe fewer = recipe();
+  fewer.model.layers.pop_back();
+  EXPECT_THAT(Trainer::resume(fewer, kTokenizer, checkpoint()).message(), HasSubstr("model is another one"));
+  Recipe more = recipe();
+  more.model.layers.push_back(more.model.layers.back());
+  EXPECT_THAT(Trainer::resume(more, kTokenizer, checkpoint()).message(), HasSubstr("model is another one"));
   const ShardTokenizer other{.vocab_size = 40, .hash = "ffff"};
   EXPECT_THAT(Trainer::begin(recipe(), other).message(), HasSubstr("another tokenizer"));
 }
