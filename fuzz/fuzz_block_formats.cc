@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t num_
   using namespace qnext;
   if (num_bytes == 0) return 0;
   const auto type = static_cast<DType>(data[0] % kNumDTypes);
-  if (type == DType::kI32 || type == DType::kI64 || type == DType::kU8) return 0;
+  if (type == DType::kI32 || type == DType::kI64 || type == DType::kU8 || type == DType::kI16) return 0;
   const DTypeInfo& info = dtype_info(type);
   // An exact copy, so that the sanitizer sees a read of even one byte too many.
   const std::size_t num_blocks = (num_bytes - 1) / info.block_bytes;

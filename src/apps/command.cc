@@ -81,8 +81,9 @@ void add_kv_type_option(CLI::App& command, DType& kv_type) {
   command
       .add_option_function<std::string>(
           "--kv-type", [&kv_type](const std::string& name) { kv_type = *dtype_from_name(name); },
-          "Element type of the K/V cache: f32 (exact, the default), bf16 (half the memory) or q8_0 (about a quarter)")
-      ->check(CLI::IsMember({"f32", "bf16", "q8_0"}))
+          "Element type of the K/V cache: f32 (exact, the default), i16 (half the memory, long contexts fastest), bf16 "
+          "(half the memory) or q8_0 (about a quarter)")
+      ->check(CLI::IsMember({"f32", "i16", "bf16", "q8_0"}))
       ->type_name("TYPE")
       ->group("Machine");
 }

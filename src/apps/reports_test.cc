@@ -51,6 +51,7 @@ TEST(Inspect, The80BModelFromItsConfigAlone) {
       const std::uint64_t kv_bytes = std::uint64_t{24 * 1024} << (12 + 3 * i);  // 4K, 32K, 256K tokens of 24 KiB
       EXPECT_EQ(line["kv_bf16_bytes"], kv_bytes);
       EXPECT_EQ(line["kv_f32_bytes"], 2 * kv_bytes);
+      EXPECT_EQ(line["kv_i16_bytes"], kv_bytes / 128 * 129);  // a scale a vector of 256
       EXPECT_EQ(line["kv_q8_0_bytes"], kv_bytes / 64 * 34);
       EXPECT_EQ(line["total_q8_0_bytes"], kv_bytes / 64 * 34 + state_bytes + weight_bytes);
       EXPECT_EQ(line["state_bytes"], state_bytes);

@@ -17,7 +17,7 @@ struct EngineConfig {
   std::size_t context_tokens = 0;  // prompt and answer of one sequence, at most; the model's own limit holds too
   std::size_t num_sequences = 1;   // that run at once; more wait
   std::size_t max_waiting = 256;   // requests that wait; more are refused
-  DType kv_type = DType::kF32;     // kF32: exact; kBF16: half the memory; kQ8_0: about a quarter
+  DType kv_type = DType::kF32;     // kF32: exact; kI16, kBF16: half the memory; kQ8_0: a quarter
   std::size_t page_tokens = 64;
   std::optional<std::size_t> num_pages = {};  // at least one context's; none: enough for every sequence's
   std::size_t prefill_chunk_tokens = 512;     // prompt tokens a step, of all sequences together

@@ -195,6 +195,10 @@ TEST(EngineLimits, HeadsThatAreNoWholeBlocksAreRefused) {
   EXPECT_EQ(check_engine_config(model, config).message(),
             "kv_type: q8_0 keeps 32 values together, and this model's heads are 80 wide; take bf16");
   EXPECT_TRUE(check_engine_config(model, {.context_tokens = 64, .kv_type = DType::kBF16}).ok());
+  model.Dh = 544;
+  EXPECT_TRUE(check_engine_config(model, config).ok());
+  EXPECT_EQ(check_engine_config(model, {.context_tokens = 64, .kv_type = DType::kI16}).message(),
+            "kv_type: i16 takes heads of at most 512 values, and this model's are 544 wide; take f32");
 }
 
 TEST(EngineLimits, MemoryIsWhatTheModelSays) {

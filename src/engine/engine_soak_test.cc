@@ -96,6 +96,7 @@ TEST(EngineSoak, RandomTrafficInTightPools) {
       {.kv_type = DType::kF32, .page_tokens = 16, .prefill_chunk_tokens = 5},
       {.kv_type = DType::kBF16, .page_tokens = 64, .prefill_chunk_tokens = 64},
       {.kv_type = DType::kQ8_0, .page_tokens = 16, .prefill_chunk_tokens = 33},
+      {.kv_type = DType::kI16, .page_tokens = 5, .prefill_chunk_tokens = 70},
   };
   for (EngineConfig config : configs) {
     SCOPED_TRACE(testing::Message() << "pages of " << config.page_tokens << ", chunks of "

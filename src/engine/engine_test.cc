@@ -96,7 +96,8 @@ TEST(Engine, EightTogetherEqualEachAloneInSmallChunksAndPages) {
   expect_company_does_not_show(tiny(), {.num_sequences = 8, .page_tokens = 16, .prefill_chunk_tokens = 100});
 }
 
-TEST(Engine, EightTogetherEqualEachAloneInBf16AndQ8) {
+TEST(Engine, EightTogetherEqualEachAloneInSmallerTypes) {
+  expect_company_does_not_show(tiny(), {.num_sequences = 8, .kv_type = DType::kI16});
   expect_company_does_not_show(tiny(), {.num_sequences = 8, .kv_type = DType::kBF16});
   expect_company_does_not_show(tiny(), {.num_sequences = 8, .kv_type = DType::kQ8_0});
 }

@@ -119,6 +119,7 @@ TEST_F(PrefixFileTest, WhatIsForeignIsRefused) {
   const auto before = open();
   fill(*before);
   save(*before);
+  expect_refused({.kv_type = DType::kI16}, "its keys and values are f32, and here they are i16");
   expect_refused({.kv_type = DType::kBF16}, "its keys and values are f32, and here they are bf16");
   expect_refused({.kv_type = DType::kQ8_0}, "its keys and values are f32, and here they are q8_0");
   expect_refused({.page_tokens = 32}, "made from something else");

@@ -59,7 +59,7 @@ std::uint64_t attended_positions(const StepShape& shape) {
 
 void add_attention(Counter& counter, const AttentionWeights& w, const ModelConfig& cfg, const StepShape& shape) {
   for (const Weight* matrix : {&w.q, &w.k, &w.v, &w.out}) counter.matrix(*matrix);
-  const std::uint64_t position_bytes = 2 * dtype_bytes(shape.kv_type, cfg.Hkv * cfg.Dh);
+  const std::uint64_t position_bytes = 2 * kv_bytes(shape.kv_type, cfg.Hkv, cfg.Dh);
   counter.work.kv_bytes += shape.num_sequences * (shape.depth + 2 * shape.num_tokens) * position_bytes;
   counter.work.ops += shape.num_sequences * attended_positions(shape) * 4 * cfg.Hq * cfg.Dh;
 }

@@ -29,12 +29,13 @@ struct Cache {
   Cache(DType type, std::size_t num_kv_heads, std::size_t head_dim, std::size_t page_tokens,
         std::size_t num_positions) {
     const std::size_t num_pages = ceil_div(num_positions, page_tokens);
-    const std::size_t page_bytes = dtype_bytes(type, page_tokens * num_kv_heads * head_dim);
+    const std::size_t page_bytes = kv_bytes(type, page_tokens * num_kv_heads, head_dim);
     const std::size_t stride_bytes =
         page_bytes + 3 * dtype_info(type).block_bytes;  // pages of other layers lie between
     // The last page ends where its last head's last position does: a sanitizer sees every overread.
     const std::size_t unused_tokens = num_pages * page_tokens - num_positions;
-    const std::size_t unused_bytes = dtype_bytes(type, unused_tokens * head_dim);
+    // (An i16 page ends with the scales of all its positions.)
+    const std::size_t unused_bytes = type == DType::kI16 ? 0 : dtype_bytes(type, unused_tokens * head_dim);
     const std::size_t total_bytes = (num_pages - 1) * stride_bytes + page_bytes - unused_bytes;
     keys.assign(total_bytes, std::byte{0xff});
     values.assign(total_bytes, std::byte{0xff});
@@ -94,7 +95,27 @@ Tensor attend(const KernelTable& table, const AttendProblem& p, const KvPages& k
   return out;
 }
 
-constexpr DType kCacheTypes[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
+constexpr DType kCacheTypes[] = {DType::kF32, DType::kI16, DType::kBF16, DType::kQ8_0};
+
+// The length of the longest vector in [.., .., width].
+double max_length(const Tensor& t) {
+  const std::size_t width = t.view.dim(2);
+  double largest = 0;
+  for (std::size_t i = 0; i < t.values.size(); i += width) {
+    double squares = 0;
+    for (std::size_t j = i; j < i + width; ++j) squares += static_cast<double>(t.values[j]) * t.values[j];
+    largest = std::max(largest, squares);
+  }
+  return std::sqrt(largest);
+}
+
+// What kernels.h allows a table to differ from ref.
+double attend_tolerance(const AttendProblem& p, DType type) {
+  const double width = static_cast<double>(p.shape.head_dim);
+  if (type != DType::kI16) return 4.0 * width * kEpsilon * max_abs(p.values.values);
+  const double of_q = p.scale * max_length(p.q) * max_length(p.keys) * std::sqrt(width) * 0x1p-15;
+  return (0x1p-9 + of_q) * max_abs(p.values.values);
+}
 
 bool holds(DType type, std::size_t head_dim) {
   return head_dim % dtype_info(type).block_elements == 0;
@@ -108,7 +129,7 @@ TEST(Attend, EveryTableAgreesWithRef) {
       Cache cache(type, s.num_kv_heads, s.head_dim, s.page_tokens, s.first_position + s.num_tokens);
       problem.fill(cache);
       const Tensor expected = attend(ref(), problem, cache.kv);
-      const double tolerance = 4.0 * static_cast<double>(s.head_dim) * kEpsilon * max_abs(problem.values.values);
+      const double tolerance = attend_tolerance(problem, type);
       for (const KernelTable& table : available_tables()) {
         SCOPED_TRACE(testing::Message() << table.name << " heads " << s.num_heads << "/" << s.num_kv_heads << " width "
                                         << s.head_dim << " page " << s.page_tokens << " " << dtype_info(type).name);
@@ -163,7 +184,7 @@ TEST(Attend, IsTheSameHoweverTokensAreBatched) {
 TEST(Attend, DoesNotSeeLaterPositions) {
   const AttendProblem p({4, 2, 32, 64, 0, 70}, 20);
   for (const KernelTable& table : available_tables()) {
-    for (const DType type : {DType::kBF16, DType::kQ8_0}) {
+    for (const DType type : {DType::kI16, DType::kBF16, DType::kQ8_0}) {
       SCOPED_TRACE(testing::Message() << table.name << " " << dtype_info(type).name);
       Cache full(type, 2, 32, 64, 70);
       table.store_kv(full.kv, p.keys, p.values, 0);
@@ -250,6 +271,143 @@ TEST(Attend, OfEqualKeysIsTheMeanOfTheValues) {
   for (const KernelTable& table : available_tables()) {
     SCOPED_TRACE(table.name);
     expect_close(attend(table, p, cache.kv).values, mean, 1000 * kEpsilon * max_abs(p.values.values));
+  }
+}
+
+// ---- 16-bit integers ----
+
+double rms_difference(const Tensor& a, const Tensor& b) {
+  double squares = 0;
+  for (std::size_t i = 0; i < a.values.size(); ++i) {
+    const double difference = static_cast<double>(a.values[i]) - b.values[i];
+    squares += difference * difference;
+  }
+  return std::sqrt(squares / static_cast<double>(a.values.size()));
+}
+
+// Keys and queries as norms leave them (components of 1), which raise scores to some 10: what rounding to 16 bits
+// costs, everything counted, is a tenth of what storing bf16 does.
+TEST(AttendI16, IsTenTimesCloserThanBf16) {
+  AttendProblem p({8, 1, 256, 64, 2000, 9}, 80);
+  for (float& x : p.q.values) x *= std::sqrt(3.0f);
+  for (std::size_t i = 0; i < p.keys.values.size(); ++i) {
+    const float like = i / 256 % 50 == 0 ? 0.6f : 0.1f;
+    p.keys.values[i] = std::sqrt(3.0f) * p.keys.values[i] + like * p.q.values[i % p.q.values.size()];
+  }
+  const auto out_of = [&](const KernelTable& table, DType type) {
+    Cache cache(type, 1, 256, 64, 2009);
+    p.fill(cache);
+    return attend(table, p, cache.kv);
+  };
+  const Tensor exact = out_of(ref(), DType::kF32), zeros({9, 8, 256}, 0.0f);
+  const double of_bf16 = rms_difference(out_of(ref(), DType::kBF16), exact);
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    const double error = rms_difference(out_of(table, DType::kI16), exact);
+    EXPECT_LT(error, of_bf16 / 10);
+    EXPECT_LT(error, 2e-4 * rms_difference(exact, zeros));
+  }
+}
+
+// Every product of a score and of a sum of weighted values as large as it can be, of one sign.
+TEST(AttendI16, LargestSumsDoNotOverflow) {
+  for (const std::size_t head_dim : {32, 256, 512}) {
+    for (const bool is_spike : {false, true}) {
+      AttendProblem p({2, 1, head_dim, 64, 127, 1}, 90);
+      const auto fill = [&](Tensor& t, float value) {
+        for (std::size_t i = 0; i < t.values.size(); ++i) t.values[i] = is_spike && i % head_dim != 5 ? 0.0f : value;
+      };
+      fill(p.q, 1e-3f);
+      fill(p.keys, -7.0f);
+      fill(p.values, 100.0f);
+      Cache cache(DType::kI16, 1, head_dim, 64, 128);
+      p.fill(cache);
+      for (const KernelTable& table : available_tables()) {
+        SCOPED_TRACE(testing::Message() << table.name << " width " << head_dim << (is_spike ? " spike" : ""));
+        expect_close(attend(table, p, cache.kv).view, attend(ref(), p, cache.kv).view, 100 * 0x1p-9);
+        // A key that is the query's opposite: its weight would be the largest if its score overflowed.
+        p.scale = 1000;
+        const Tensor other_values({1, 1, head_dim}, 1.0f);
+        Cache with_opposite(DType::kI16, 1, head_dim, 64, 128);
+        p.fill(with_opposite);
+        AttendProblem opposite({2, 1, head_dim, 64, 0, 1}, 91);
+        fill(opposite.keys, 7.0f);
+        table.store_kv(with_opposite.kv, opposite.keys, other_values, 3);
+        expect_close(attend(table, p, with_opposite.kv).view, attend(ref(), p, with_opposite.kv).view, 100 * 0x1p-9);
+      }
+    }
+  }
+}
+
+TEST(AttendI16, HasTheSameBitsWithVnni) {
+  const auto avx512 = find_table("avx512");
+  if (!avx512.ok()) GTEST_SKIP() << "no AVX-512";
+  const AttendProblem p({12, 1, 96, 10, 150, 20}, 100);
+  Cache cache(DType::kI16, 1, 96, 10, 170);
+  p.fill(cache);
+  for (const char* name : {"vnni", "amx"}) {
+    const auto table = find_table(name);
+    if (!table.ok()) continue;
+    expect_same_bits(attend(**table, p, cache.kv).values, attend(**avx512, p, cache.kv).values);
+  }
+}
+
+// A vector that holds a NaN or an infinity makes NaNs of all that see it, and of nothing else.
+TEST(AttendI16, NaNsReachWhatSeesThem) {
+  for (const bool in_keys : {true, false}) {
+    AttendProblem p({8, 2, 64, 16, 0, 100}, 110);
+    (in_keys ? p.keys : p.values).view(70, 1, 7) = in_keys ? NAN : std::numeric_limits<float>::infinity();
+    for (const KernelTable& table : available_tables()) {
+      SCOPED_TRACE(table.name);
+      Cache cache(DType::kI16, 2, 64, 16, 100);
+      table.store_kv(cache.kv, p.keys, p.values, 0);
+      const Tensor out = attend(table, p, cache.kv);
+      for (std::size_t t = 0; t < 100; ++t) {
+        for (std::size_t h = 0; h < 8; ++h) {
+          const float* row = out.view.row(t, h);
+          const auto is_nan = [](float x) { return std::isnan(x); };
+          EXPECT_TRUE(t >= 70 && h >= 4 ? std::all_of(row, row + 64, is_nan) : std::none_of(row, row + 64, is_nan))
+              << "token " << t << " head " << h;
+        }
+      }
+    }
+  }
+}
+
+// Zeros have scale 0; what is too small to be counted is zeros, too.
+TEST(AttendI16, SmallVectorsAreZeros) {
+  AttendProblem p({2, 1, 32, 64, 3, 1}, 120);
+  std::fill_n(p.keys.view.row(0), 64, 1e-30f);
+  std::fill_n(p.values.view.row(0), 32 * 3, 0.0f);
+  std::fill_n(p.values.view.row(3), 32, 1e-20f);
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Cache cache(DType::kI16, 1, 32, 64, 4);
+    table.store_kv(cache.kv, p.keys, p.values, 0);
+    expect_same_bits(attend(table, p, cache.kv).values, std::vector<float>(64, 0.0f));
+  }
+}
+
+// A key's codes are as long as may be; a value's largest code is what it may be.
+TEST(StoreKv, SixteenBitsAreUsedToTheFull) {
+  const Tensor x = random_tensor({1, 1, 256}, 130, 3.0f);
+  for (const KernelTable& table : available_tables()) {
+    SCOPED_TRACE(table.name);
+    Cache cache(DType::kI16, 1, 256, 1, 1);
+    table.store_kv(cache.kv, x, x, 0);
+    const auto* keys = reinterpret_cast<const std::int16_t*>(cache.keys.data());
+    const auto* values = reinterpret_cast<const std::int16_t*>(cache.values.data());
+    double squares = 0;
+    int largest = 0;
+    for (std::size_t i = 0; i < 256; ++i) {
+      squares += static_cast<double>(keys[i]) * keys[i];
+      largest = std::max(largest, std::abs(static_cast<int>(values[i])));
+    }
+    EXPECT_NEAR(std::sqrt(squares), kI16Length, 8);
+    EXPECT_EQ(largest, kI16Value);
+    float scale;
+    std::memcpy(&scale, keys + 256, sizeof(scale));
+    for (std::size_t i = 0; i < 256; ++i) EXPECT_NEAR(static_cast<float>(keys[i]) * scale, x.values[i], scale * 0.501f);
   }
 }
 

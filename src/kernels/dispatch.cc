@@ -26,7 +26,7 @@ KernelTable make_ref_table() {
 }
 
 // The kernels of the target that Highway has chosen.
-KernelTable make_simd_table(std::string_view name, const PackedProducts* packed) {
+KernelTable make_simd_table(std::string_view name, const PackedProducts* packed, bool has_vnni) {
   KernelTable table{};
   table.name = name;
   table.packed = packed;
@@ -34,7 +34,7 @@ KernelTable make_simd_table(std::string_view name, const PackedProducts* packed)
   add_simd_rows(table);
   add_simd_delta_net(table);
   add_simd_delta_chunk(table);
-  add_simd_attention(table);
+  add_simd_attention(table, has_vnni);
   return table;
 }
 
@@ -42,6 +42,7 @@ struct Target {
   std::string_view name;
   std::int64_t highway_target;
   const PackedProducts* (*packed)();  // null: the table packs nothing
+  bool has_vnni = false;              // where `packed` returns anything
 };
 
 // Slowest first.
@@ -49,8 +50,8 @@ struct Target {
 constexpr Target kTargets[] = {{"sse4", HWY_SSE4, nullptr},
                                {"avx2", HWY_AVX2, avx2_products},
                                {"avx512", HWY_AVX3, avx2_products},
-                               {"vnni", HWY_AVX3, vnni_products},
-                               {"amx", HWY_AVX3, amx_products}};
+                               {"vnni", HWY_AVX3, vnni_products, true},
+                               {"amx", HWY_AVX3, amx_products, true}};
 #else
 constexpr Target kTargets[] = {{"neon", HWY_NEON, nullptr}};
 #endif
@@ -63,7 +64,7 @@ std::vector<KernelTable> make_tables() {
     const PackedProducts* packed = target.packed != nullptr ? target.packed() : nullptr;
     if (target.packed != nullptr && packed == nullptr) continue;
     hwy::GetChosenTarget().Update(target.highway_target);
-    tables.push_back(make_simd_table(target.name, packed));
+    tables.push_back(make_simd_table(target.name, packed, target.has_vnni));
   }
   hwy::GetChosenTarget().Update(supported);
   return tables;

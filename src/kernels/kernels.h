@@ -148,10 +148,28 @@ struct KvPages {
   std::size_t page_stride_bytes = 0;
   std::size_t page_tokens = 0;
   std::span<const PageId> pages;
-  DType type = DType::kF32;  // kF32, kBF16 (round to nearest even) or kQ8_0 (whole blocks only: head_dim % 32 == 0)
+  DType type = DType::kF32;  // kF32, kBF16 (round to nearest even), kQ8_0 or kI16 (head_dim % 32 == 0)
   std::size_t num_kv_heads = 0;
-  std::size_t head_dim = 0;
+  std::size_t head_dim = 0;  // at most kMaxI16Width in kI16
 };
+
+// kI16: a vector x is 16-bit codes and one f32 scale, x[i] ~ scale * codes[i]; a page's scales [Hkv, page_tokens] lie
+// behind its codes. Scales are the smallest for which sums of products stay within 32 bits, in whatever order:
+//   key    its codes' length (2-norm) is at most kI16Length, each code at most 32767: so are a query's, for q . k
+//   value  each code is at most kI16Value: of a block of positions, weights' codes sum to kI16WeightSum at most
+// The length's squares are summed in f32, in 16 sums of columns i % 16, then those in order. A vector without a value
+// of at least kI16Zero is zeros (scale 0); one whose squares sum to no finite number has scale NaN, codes 0.
+inline constexpr float kI16Length = 46300;
+inline constexpr float kI16Value = 11585;
+inline constexpr float kI16WeightSum = 184000;
+inline constexpr float kI16Zero = 0x1p-50f;
+inline constexpr std::size_t kMaxI16Width = 512;
+
+// What the keys, or the values, of num_vectors vectors take in a page.
+inline std::size_t kv_bytes(DType type, std::size_t num_vectors, std::size_t head_dim) {
+  const std::size_t scale_bytes = type == DType::kI16 ? num_vectors * sizeof(float) : 0;
+  return dtype_bytes(type, num_vectors * head_dim) + scale_bytes;
+}
 
 // store_kv: writes keys and values [T, Hkv, Dh] at positions first_position + [0, T), converted to kv.type. Each vector
 // is blocks of its own: writing one leaves the others as they are. A q8_0 block is what encode_blocks makes, but that
@@ -165,6 +183,9 @@ using StoreKv = void (*)(const KvPages& kv, View<const float> keys, View<const f
 // Cost     reads K and V of that head once a tile of tokens; 4*Dh flops a (query head, position).
 // Accuracy online softmax over blocks of positions cut at multiples of kAttendBlock from 0, so the order of sums
 //          depends on the position alone; |out - ref| <= 4 * Dh * 2^-24 * max|V|.
+//          kI16: tables round queries and weights to 16 bits as well, and multiply integers, exactly (ref does
+//          neither): |out - ref| <= (2^-9 + scale * max|q|_2 * max|k|_2 * sqrt(Dh) * 2^-15) * max|V|; its root mean
+//          square, and that of what keys and values lose, is 2e-4 of out's.
 inline constexpr std::size_t kAttendBlock = 64;
 using Attend = void (*)(View<float> out, View<const float> q, const KvPages& kv, std::size_t first_position,
                         float scale, std::size_t kv_head_idx, Range tokens);

@@ -91,6 +91,7 @@ struct RandomWeight {
       case DType::kI32:
       case DType::kI64:
       case DType::kU8:
+      case DType::kI16:
         break;
     }
   }

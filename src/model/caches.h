@@ -14,13 +14,17 @@
 
 namespace qnext {
 
-inline constexpr DType kKvTypes[] = {DType::kF32, DType::kBF16, DType::kQ8_0};
+inline constexpr DType kKvTypes[] = {DType::kF32, DType::kI16, DType::kBF16, DType::kQ8_0};
 
 // Errors: a type that no cache has, or whose blocks do not divide a head's width.
 inline Status check_kv_type(const ModelConfig& config, DType type) {
   const DTypeInfo& info = dtype_info(type);
   if (std::ranges::find(kKvTypes, type) == std::end(kKvTypes)) {
-    return error("kv_type: found {}, expected f32, bf16 or q8_0", info.name);
+    return error("kv_type: found {}, expected f32, i16, bf16 or q8_0", info.name);
+  }
+  if (type == DType::kI16 && config.Dh > kMaxI16Width) {
+    return error("kv_type: i16 takes heads of at most {} values, and this model's are {} wide; take f32", kMaxI16Width,
+                 config.Dh);
   }
   if (config.Dh % info.block_elements == 0) return success();
   return error("kv_type: {} keeps {} values together, and this model's heads are {} wide; take bf16", info.name,
@@ -45,7 +49,7 @@ struct KvStore {
             .Hkv = config.Hkv,
             .Dh = config.Dh};
   }
-  std::size_t half_layer_bytes() const { return dtype_bytes(type, page_tokens * Hkv * Dh); }
+  std::size_t half_layer_bytes() const { return kv_bytes(type, page_tokens * Hkv, Dh); }
   std::size_t page_bytes() const { return num_kv_layers * 2 * half_layer_bytes(); }
 
   KvPages layer(std::size_t kv_layer_idx, std::span<const PageId> pages) const {

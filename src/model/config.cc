@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/kernels.h"
+
 namespace qnext {
 
 std::size_t ModelConfig::num_layers_of(MixerKind mixer) const {
@@ -12,7 +14,7 @@ std::size_t ModelConfig::num_layers_of(MixerKind mixer) const {
 }
 
 std::size_t ModelConfig::kv_bytes_per_token(DType type) const {
-  return (num_layers_of(MixerKind::kAttention) + (has_mtp ? 1 : 0)) * 2 * dtype_bytes(type, Hkv * Dh);
+  return (num_layers_of(MixerKind::kAttention) + (has_mtp ? 1 : 0)) * 2 * kv_bytes(type, Hkv, Dh);
 }
 
 std::size_t ModelConfig::state_bytes() const {

@@ -6,8 +6,8 @@ namespace qnext::test {
 namespace {
 
 // Of the largest logit. What differs between chunkings in f32's last bits may round the other way to 16-bit codes.
-double max_relative_difference(const KernelTable& table) {
-  return table.packed == nullptr ? 1e-5 : 1e-3;
+double max_relative_difference(const KernelTable& table, DType kv_type) {
+  return table.packed == nullptr && kv_type == DType::kF32 ? 1e-5 : 1e-3;
 }
 
 // ref is slow, and no part of it looks at a model's size: it runs the smallest models only.
@@ -21,15 +21,16 @@ class InvarianceTest : public testing::TestWithParam<std::string> {
     auto model = Qwen3Next::load(data_path("golden/" + GetParam()));
     ASSERT_TRUE(model.ok()) << model.message();
     model_ = std::move(model).value();
+    if (check_kv_type(model_->config(), DType::kI16).ok()) kv_types_.push_back(DType::kI16);
     for (std::size_t i = 0; i < 150; ++i) {
       prompt_.push_back(static_cast<TokenId>((i * i * 31 + i * 17 + 5) % model_->config().V));
     }
   }
 
-  static double tolerance(const KernelTable& table, std::span<const float> logits) {
+  static double tolerance(const KernelTable& table, DType kv_type, std::span<const float> logits) {
     double largest = 0;
     for (float value : logits) largest = std::max(largest, std::abs(static_cast<double>(value)));
-    return max_relative_difference(table) * largest;
+    return max_relative_difference(table, kv_type) * largest;
   }
 
   // 16 greedy tokens after what `memory` holds.
@@ -47,6 +48,7 @@ class InvarianceTest : public testing::TestWithParam<std::string> {
 
   std::unique_ptr<const Qwen3Next> model_;
   std::vector<TokenId> prompt_;
+  std::vector<DType> kv_types_ = {DType::kF32};  // and kI16, where the model's heads fit
 };
 
 TEST_P(InvarianceTest, AnyChunking) {
@@ -55,15 +57,18 @@ TEST_P(InvarianceTest, AnyChunking) {
     SCOPED_TRACE(table.name);
     const auto model = load_for(table, data_path("golden/" + GetParam()));
     Runner runner(*model, table);
-    SequenceMemory whole(model_->config(), 200);
-    const std::vector<float> expected = runner.logits(whole, prompt_, prompt_.size());
-    const std::vector<TokenId> expected_tokens = continuation(runner, whole, expected);
-    for (std::size_t chunk_tokens : {1u, 7u, 64u, 65u}) {
-      SCOPED_TRACE(chunk_tokens);
-      SequenceMemory memory(model_->config(), 200);
-      const std::vector<float> actual = runner.logits(memory, prompt_, chunk_tokens);
-      EXPECT_TRUE(is_close(actual, expected, tolerance(table, expected)));
-      EXPECT_EQ(continuation(runner, memory, actual), expected_tokens);
+    for (const DType kv_type : kv_types_) {
+      SCOPED_TRACE(dtype_info(kv_type).name);
+      SequenceMemory whole(model_->config(), 200, kv_type);
+      const std::vector<float> expected = runner.logits(whole, prompt_, prompt_.size());
+      const std::vector<TokenId> expected_tokens = continuation(runner, whole, expected);
+      for (std::size_t chunk_tokens : {1u, 7u, 64u, 65u}) {
+        SCOPED_TRACE(chunk_tokens);
+        SequenceMemory memory(model_->config(), 200, kv_type);
+        const std::vector<float> actual = runner.logits(memory, prompt_, chunk_tokens);
+        EXPECT_TRUE(is_close(actual, expected, tolerance(table, kv_type, expected)));
+        EXPECT_EQ(continuation(runner, memory, actual), expected_tokens);
+      }
     }
   }
 }
@@ -91,8 +96,8 @@ class EightSequences {
   static constexpr std::size_t kPageTokens = 16;
   static constexpr std::size_t kPagesEach = 13;
 
-  explicit EightSequences(const ModelConfig& cfg)
-      : caches_{KvStore::shape_for(cfg, DType::kF32, kPageTokens), StateStore::shape_for(cfg)},
+  EightSequences(const ModelConfig& cfg, DType kv_type)
+      : caches_{KvStore::shape_for(cfg, kv_type, kPageTokens), StateStore::shape_for(cfg)},
         kv_bytes_(kCount * kPagesEach * caches_.kv.page_bytes()),
         state_(kCount * caches_.state.slot_floats()),
         pages_(kCount),
@@ -131,9 +136,9 @@ const std::vector<std::size_t> kCuts[EightSequences::kCount] = {
 
 // The logits of all eight, each sequence's rows in order.
 std::vector<std::vector<float>> run_together(const Qwen3Next& model, Runner& runner,
-                                             const std::vector<std::vector<TokenId>>& prompts) {
+                                             const std::vector<std::vector<TokenId>>& prompts, DType kv_type) {
   const std::size_t V = model.config().V;
-  EightSequences sequences(model.config());
+  EightSequences sequences(model.config(), kv_type);
   std::vector<std::vector<float>> out(EightSequences::kCount);
   for (std::size_t round = 0; round < 8; ++round) {
     std::vector<TokenId> tokens;
@@ -169,17 +174,19 @@ TEST_P(InvarianceTest, BatchOfEightBitForBit) {
     SCOPED_TRACE(table.name);
     const auto model = load_for(table, data_path("golden/" + GetParam()));
     Runner runner(*model, table);
-    const std::vector<std::vector<float>> together = run_together(*model, runner, prompts);
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-      SequenceMemory memory(model_->config(), 200);
-      std::vector<float> alone;
-      std::size_t begin = 0;
-      for (std::size_t cut : kCuts[i]) {
-        const auto logits = runner.logits(memory, std::span(prompts[i]).subspan(begin, cut), cut);
-        alone.insert(alone.end(), logits.begin(), logits.end());
-        begin += cut;
+    for (const DType kv_type : kv_types_) {
+      const std::vector<std::vector<float>> together = run_together(*model, runner, prompts, kv_type);
+      for (std::size_t i = 0; i < prompts.size(); ++i) {
+        SequenceMemory memory(model_->config(), 200, kv_type);
+        std::vector<float> alone;
+        std::size_t begin = 0;
+        for (std::size_t cut : kCuts[i]) {
+          const auto logits = runner.logits(memory, std::span(prompts[i]).subspan(begin, cut), cut);
+          alone.insert(alone.end(), logits.begin(), logits.end());
+          begin += cut;
+        }
+        EXPECT_EQ(together[i], alone) << "sequence " << i << " " << dtype_info(kv_type).name;
       }
-      EXPECT_EQ(together[i], alone) << "sequence " << i;
     }
   }
 }

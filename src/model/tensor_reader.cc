@@ -11,7 +11,7 @@ namespace qnext {
 namespace {
 
 bool is_matrix_type(DType type) {
-  return type != DType::kI32 && type != DType::kI64 && type != DType::kU8;
+  return type != DType::kI32 && type != DType::kI64 && type != DType::kU8 && type != DType::kI16;
 }
 
 // Equal but for axes of one element: [C, 1, 4] is [C, 4].

@@ -204,6 +204,7 @@ void decode_blocks(float* out, const std::byte* blocks, DType type, std::size_t 
     case DType::kI32:
     case DType::kI64:
     case DType::kU8:
+    case DType::kI16:
       break;
   }
   QN_CHECK(false, "{} is not a type of weights", info.name);

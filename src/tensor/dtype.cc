@@ -30,6 +30,7 @@ constexpr std::array<DTypeInfo, kNumDTypes> kDTypes = {{
     {.name = "i32", .block_elements = 1, .block_bytes = 4, .ggml_type = 26, .safetensors_name = "I32"},
     {.name = "i64", .block_elements = 1, .block_bytes = 8, .ggml_type = 27, .safetensors_name = "I64"},
     {.name = "u8", .block_elements = 1, .block_bytes = 1, .ggml_type = {}, .safetensors_name = "U8"},
+    {.name = "i16", .block_elements = 32, .block_bytes = 64, .ggml_type = {}, .safetensors_name = ""},
 }};
 
 // The type whose row of the table satisfies `matches`.

@@ -30,8 +30,9 @@ enum class DType : std::uint8_t {
   kI32,
   kI64,
   kU8,
+  kI16,  // codes of a K/V cache, whose scales lie elsewhere (kernels.h); no file has it
 };
-inline constexpr std::size_t kNumDTypes = 20;
+inline constexpr std::size_t kNumDTypes = 21;
 
 struct DTypeInfo {
   std::string_view name;                   // "q4_k": as on our command line

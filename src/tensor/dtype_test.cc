@@ -29,6 +29,7 @@ TEST(DType, UnknownNamesAreNone) {
   EXPECT_EQ(dtype_from_safetensors(""), std::nullopt);  // what block formats have for a name
   EXPECT_EQ(dtype_from_safetensors("bf16"), std::nullopt);
   EXPECT_EQ(dtype_from_safetensors("F64"), std::nullopt);
+  EXPECT_EQ(dtype_from_safetensors("I16"), std::nullopt);
 }
 
 TEST(DType, GgmlNumbersFollowTheFileFormat) {
@@ -66,7 +67,7 @@ TEST(DType, BytesCountWholeBlocks) {
   EXPECT_EQ(dtype_bytes(DType::kQ6_K, 512), 420u);
   EXPECT_EQ(dtype_bytes(DType::kQ6_K, 0), 0u);
   EXPECT_DEATH(dtype_bytes(DType::kQ6_K, 128), "128 elements of q6_k");
-  EXPECT_DEATH(dtype_info(static_cast<DType>(kNumDTypes)), "dtype 20");
+  EXPECT_DEATH(dtype_info(static_cast<DType>(kNumDTypes)), "dtype 21");
 }
 
 TEST(Weight, RowsFollowEachOther) {

@@ -291,6 +291,7 @@ void encode_blocks(std::byte* blocks, const float* values, DType type, std::size
     case DType::kI32:
     case DType::kI64:
     case DType::kU8:
+    case DType::kI16:
       break;
   }
   QN_CHECK(false, "{} is not a type that weights are encoded in", info.name);

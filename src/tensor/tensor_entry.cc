@@ -42,7 +42,8 @@ ScaleLayout scale_layout(DType type) {
     case DType::kMXFP4:  return {ScaleKind::kE8M0, offsetof(BlockMXFP4, exponent), 1};
     case DType::kI32:
     case DType::kI64:
-    case DType::kU8:     break;
+    case DType::kU8:
+    case DType::kI16:    break;
       // clang-format on
   }
   return {};

@@ -131,7 +131,7 @@ class Serving(Case):
         memory = self.ok_json("inspect", self.folder / "config.json", "--context", "32K")["memory"][0]
         self.assertAlmostEqual(shown("a state, whatever the context", 1), memory["state_bytes"], delta=2**16)
         per_token = {}
-        for column, kind in enumerate(("f32", "bf16", "q8_0"), 1):
+        for column, kind in enumerate(("f32", "i16", "bf16", "q8_0"), 1):
             kv = memory[f"kv_{kind}_bytes"]
             self.assertEqual(shown("K/V of 32K tokens, without it", column), kv)
             self.assertEqual(shown("K/V of a token", column), kv / 2**15)

@@ -10,6 +10,8 @@
 #include <limits>
 #include <span>
 
+#include "kernels/simd/attention-inl.h"
+#include "kernels/simd/attention_i16-inl.h"
 #include "kernels/simd/decode-inl.h"
 #include "kernels/simd/math-inl.h"
 #include "kernels/simd/simd_kernels.h"
@@ -88,6 +90,7 @@ void store_rows(const KvPages& kv, View<const float> keys, View<const float> val
 }
 
 void store_kv(const KvPages& kv, View<const float> keys, View<const float> values, std::size_t first_position) {
+  if (kv.type == DType::kI16) return i16::store_rows(kv, keys, values, first_position);
   with_element_of(kv, [&](auto element) { store_rows<decltype(element)>(kv, keys, values, first_position); });
 }
 
@@ -118,19 +121,6 @@ HWY_INLINE hn::Vec<D> load_values(D d, const BlockQ8_0* row, std::size_t first, 
 
 // ---- One block of positions -----------------------------------------------------------------------------------------
 
-constexpr std::size_t kGroupHeads = 8;  // query heads that are done at once; larger groups take turns
-
-// Tiles of many heads and few positions: each key and value that is loaded, and widened from bf16, serves every head.
-#if HWY_CAP_GE512 || HWY_TARGET == HWY_NEON
-constexpr std::size_t kHeadTile = 8;
-#else
-constexpr std::size_t kHeadTile = 4;
-#endif
-constexpr std::size_t kValueVecs = 2;
-constexpr std::size_t num_key_rows(std::size_t num_heads) {
-  return num_heads == kHeadTile ? 2 : 4;
-}
-
 template <class Element>
 struct Block {
   Range positions;
@@ -159,28 +149,6 @@ Block<Element> find_block(const KvPages& kv, std::size_t kv_head_idx, Range posi
   return block;
 }
 
-// Into the second-level cache: a first-level cache would not hold a block, and has fewer requests under way.
-HWY_INLINE void prefetch(const void* p) {
-  __builtin_prefetch(p, 0, 2);
-}
-
-// Asks for a block's rows, so many values at a time, in the order in which they lie in memory.
-template <class Element>
-struct Ahead {
-  const Element* const* rows;
-  std::size_t head_dim;
-  std::size_t row = 0, column = 0;
-
-  HWY_INLINE void ask_for(std::size_t num_values) {
-    prefetch(rows[row] + column / kElementValues<Element>);
-    column += num_values;
-    if (column >= head_dim) {
-      column = 0;
-      ++row;
-    }
-  }
-};
-
 // The query heads of one token that read one K/V head, and their running softmax. out[h] holds the sum so far of
 // exp(score - largest[h]) V.
 struct Group {
@@ -191,32 +159,6 @@ struct Group {
   float* out;
   std::size_t out_stride;
 };
-
-struct Softmax {
-  float largest[kGroupHeads];
-  float sum[kGroupHeads];
-};
-
-// Four sums of lanes, in a vector of four.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE auto fold_to_four(D d, V v) {
-  if constexpr (hn::MaxLanes(d) == 4) {
-    return v;
-  } else {
-    const hn::Half<D> half;
-    return fold_to_four(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
-  }
-}
-
-// (sum of a's lanes, of b's, of c's, of e's)
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE auto lane_sums(D d, V a, V b, V c, V e) {
-  const hn::RepartitionToWide<D> pairs;
-  const auto ab = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  return fold_to_four(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
-                                 hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
-}
 
 // scores[r][p] = q_r . k_p for kRows heads and kKeys positions: lanes along the head's width. Asks for the values
 // there, unless they are null.
@@ -323,13 +265,13 @@ struct Visit {
 // the next block's keys, unless next_keys is null.
 template <class D, class NumVecs, class Element>
 HWY_INLINE void add_values(D d, NumVecs, std::size_t column, const Visit& visit, const Block<Element>& block,
-                           Ahead<Element>* next_keys) {
+                           Ahead<Element, kElementValues<Element>>* next_keys) {
   const std::size_t lanes = hn::Lanes(d);
   const Group& group = visit.group;
   for_each_row_tile<kHeadTile>(group.num_heads, [&](auto num_rows, std::size_t h) HWY_ATTR {
     Tile<decltype(num_rows)::value, NumVecs::value, hn::Vec<D>> tile;
     const float* weights = visit.weights[h];
-    Ahead<Element>* ahead = h == 0 ? next_keys : nullptr;  // once a position
+    Ahead<Element, kElementValues<Element>>* ahead = h == 0 ? next_keys : nullptr;  // once a position
     const auto out_at = [&](std::size_t r, std::size_t v)
                             HWY_ATTR { return group.out + (h + r) * group.out_stride + column + v * lanes; };
     fill_tile(tile, [&](std::size_t r, std::size_t v) HWY_ATTR {
@@ -347,17 +289,6 @@ HWY_INLINE void add_values(D d, NumVecs, std::size_t column, const Visit& visit,
 }
 
 // ---- Blocks times tokens --------------------------------------------------------------------------------------------
-
-constexpr std::size_t kTileTokens = 16;  // tokens that visit a block, while it is in cache, before the next is fetched
-constexpr std::size_t kKeysAtOnce = 16;  // that all of them visit, while they are in the first-level cache
-
-struct AttendTask {
-  View<float> out;
-  View<const float> q;
-  std::size_t first_position;
-  float scale;
-  std::size_t kv_head_idx;
-};
 
 template <class Element>
 void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range heads) {
@@ -405,7 +336,7 @@ void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range 
                                     visit.softmax->sum[h]);
       }
     }
-    Ahead<Element> next_keys = {.rows = next.keys, .head_dim = kv.head_dim};
+    Ahead<Element, kElementValues<Element>> next_keys = {.rows = next.keys, .head_dim = kv.head_dim};
     for_each_column_tile<kValueVecs>(kv.head_dim, [&](auto d, auto num_vecs, std::size_t column) HWY_ATTR {
       for (const Visit& visit : all)
         add_values(d, num_vecs, column, visit, block, &visit == visits ? &next_keys : nullptr);
@@ -434,18 +365,25 @@ void attend_pages(const AttendTask& task, const KvPages& kv, Range tokens) {
   }
 }
 
+template <bool kVnni>
 void attend(View<float> out, View<const float> q, const KvPages& kv, std::size_t first_position, float scale,
             std::size_t kv_head_idx, Range tokens) {
   const AttendTask task = {
       .out = out, .q = q, .first_position = first_position, .scale = scale, .kv_head_idx = kv_head_idx};
+  if (kv.type == DType::kI16) return i16::attend<kVnni>(task, kv, tokens);
   with_element_of(kv, [&](auto element) { attend_pages<decltype(element)>(task, kv, tokens); });
 }
 
 }  // namespace
 
-void AddAttention(KernelTable& table) {
+void AddAttention(KernelTable& table, bool has_vnni) {
   table.store_kv = store_kv;
-  table.attend = attend;
+  table.attend = attend<false>;
+#if HWY_TARGET == HWY_AVX3
+  if (has_vnni) table.attend = attend<true>;
+#else
+  (void)has_vnni;
+#endif
 }
 
 }  // namespace HWY_NAMESPACE
@@ -456,8 +394,8 @@ HWY_AFTER_NAMESPACE();
 namespace qnext {
 
 HWY_EXPORT(AddAttention);
-void add_simd_attention(KernelTable& table) {
-  HWY_DYNAMIC_DISPATCH(AddAttention)(table);
+void add_simd_attention(KernelTable& table, bool has_vnni) {
+  HWY_DYNAMIC_DISPATCH(AddAttention)(table, has_vnni);
 }
 
 }  // namespace qnext

@@ -209,6 +209,7 @@ inline FormatKernels kernels_for(DType type) {
     case DType::kI32:
     case DType::kI64:
     case DType::kU8:
+    case DType::kI16:
       break;
   }
   QN_CHECK(false, "{} is not a type of weights", dtype_info(type).name);
