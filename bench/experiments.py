@@ -52,7 +52,7 @@ BEGINNINGS = 256  # of texts that the engine goes on with
 TAIL = 50  # steps at the end whose mean is a run's loss
 # Of the recall task: a document's pairs, at least and at most; questions, at least; keys and values that there are; how many
 # times the steps of texts it is trained for; and with how many pairs it is tested, on how many documents.
-PAIRS, QUESTIONS, KEYS, VALUES, PATIENCE, TESTED_PAIRS, TESTS = (2, 256), 64, 512, 32, 10, (8, 32, 64, 128, 192, 256), 8
+PAIRS, QUESTIONS, KEYS, VALUES, PATIENCE, TESTED_PAIRS, TESTS = (2, 64), 32, 128, 32, 5, (4, 8, 16, 24, 32, 48, 64), 16
 
 
 def fail(text):
@@ -245,8 +245,9 @@ def mixers(interval):  # DeltaNet and attention have 33,280 and 32,768 weights: 
                       "full_attention_interval": interval or 4}}
 
 
-def recall(mixer):
-    return {**mixer, "data": ["pairs"], "context_tokens": 2 * (PAIRS[1] + max(PAIRS[1], QUESTIONS)), "times_steps": PATIENCE}
+def recall(mixer):  # states of twice as many heads, of a quarter of the size: 16 keys a head, and as many weights
+    small = {f"linear_{name}_head_dim": 16 for name in ("key", "value")} | {"linear_num_key_heads": 4, "linear_num_value_heads": 8}
+    return {"model": {**mixer["model"], **small}, "data": ["pairs"], "times_steps": PATIENCE}
 
 
 def measure_mixers(lab, run):

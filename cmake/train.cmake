@@ -7,11 +7,20 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)  # 14 cannot compile libtorch 1.13's hea
   message(STATUS "No trainer: it is built with gcc")
   return()
 endif()
-find_package(Torch QUIET)
-if(NOT Torch_FOUND)
+# Not by find_package(Torch): CPUs are all that is asked of it, and the files of a libtorch made for CUDA end the build
+# where that toolkit is not installed.
+find_path(TORCH_INCLUDE_DIR torch/csrc/autograd/custom_function.h)
+find_library(TORCH_CPU_LIBRARY torch_cpu)
+find_library(TORCH_C10_LIBRARY c10)
+if(NOT TORCH_INCLUDE_DIR OR NOT TORCH_CPU_LIBRARY OR NOT TORCH_C10_LIBRARY)
   message(STATUS "No trainer: libtorch not found (scripts/setup.sh installs Debian's)")
   return()
 endif()
+add_library(torch INTERFACE)
+target_include_directories(torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIR} ${TORCH_INCLUDE_DIR}/torch/csrc/api/include)
+target_link_libraries(torch INTERFACE ${TORCH_CPU_LIBRARY} ${TORCH_C10_LIBRARY})
+# Its headers may bring an fmt that is another than the library's; Gloo's process group is declared on demand.
+target_compile_definitions(torch INTERFACE FMT_HEADER_ONLY USE_C10D_GLOO)
 
 qnext_room(train LINKS model text torch PkgConfig::XXHASH nlohmann_json::nlohmann_json)
 # Loops say where sums may be reordered (omp simd); products and sums fuse: training promises the same bits for any

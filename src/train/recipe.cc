@@ -1,5 +1,7 @@
 #include "train/recipe.h"
 
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -64,7 +66,7 @@ class Fields {
       }
       ++position;
     }
-    fail(name, fmt::format("one of {}", fmt::join(names, ", ")), found);
+    fail(name, fmt::format("one of {}", fmt::join(names.begin(), names.end(), ", ")), found);
   }
   const Json* object(const char* name, bool required = false) {
     const Json* value = take(name, required);

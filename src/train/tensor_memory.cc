@@ -3,6 +3,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 #include <sys/mman.h>
+#include <torch/version.h>
 
 #include <algorithm>
 #include <bit>
@@ -51,19 +52,32 @@ void give_back(void* data) {
   free_blocks.by_size[*static_cast<std::size_t*>(block)].push_back(block);
 }
 
+c10::DataPtr kept_or_new(std::size_t num_bytes) {
+  if (num_bytes == 0) return {nullptr, nullptr, &give_back, c10::Device(c10::DeviceType::CPU)};
+  const std::size_t bytes = size_class(num_bytes + kHeaderBytes);
+  std::vector<void*>& kept = free_blocks.by_size[bytes];
+  void* block = kept.empty() ? new_block(bytes) : kept.back();
+  if (!kept.empty()) kept.pop_back();
+  *static_cast<std::size_t*>(block) = bytes;
+  void* data = static_cast<std::byte*>(block) + kHeaderBytes;
+  return {data, data, &give_back, c10::Device(c10::DeviceType::CPU)};
+}
+
 class KeepingAllocator final : public c10::Allocator {
  public:
-  c10::DataPtr allocate(std::size_t num_bytes) const override {
-    if (num_bytes == 0) return {nullptr, nullptr, &give_back, c10::Device(c10::DeviceType::CPU)};
-    const std::size_t bytes = size_class(num_bytes + kHeaderBytes);
-    std::vector<void*>& kept = free_blocks.by_size[bytes];
-    void* block = kept.empty() ? new_block(bytes) : kept.back();
-    if (!kept.empty()) kept.pop_back();
-    *static_cast<std::size_t*>(block) = bytes;
-    void* data = static_cast<std::byte*>(block) + kHeaderBytes;
-    return {data, data, &give_back, c10::Device(c10::DeviceType::CPU)};
-  }
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
+#if TORCH_VERSION_MAJOR > 1
+  c10::DataPtr allocate(std::size_t num_bytes) override {
+    return kept_or_new(num_bytes);
+  }
+  void copy_data(void* dst, const void* src, std::size_t n) const override {
+    default_copy_data(dst, src, n);
+  }
+#else
+  c10::DataPtr allocate(std::size_t num_bytes) const override {
+    return kept_or_new(num_bytes);
+  }
+#endif
 };
 
 }  // namespace

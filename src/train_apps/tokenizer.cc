@@ -1,4 +1,6 @@
 // qnext data tokenizer: a vocabulary of one's own, learnt from the texts that a model will be trained on.
+#include <fmt/ranges.h>
+
 #include <nlohmann/json.hpp>
 
 #include "apps/console.h"
