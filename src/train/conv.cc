@@ -1,5 +1,6 @@
 // The DeltaNet's ungrouping, causal conv and SiLU in one pass over the projection.
 #include <algorithm>
+#include <array>
 
 #include "train/ops.h"
 #include "train/part_times.h"
@@ -12,24 +13,28 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 constexpr std::int64_t kRowsPerTask = 64;
+constexpr std::int64_t kTapsAtOnce = 4;  // in one pass over a row
+
+// The rows that these taps read, or are read from; zeros for those that are not there.
+using TapRows = std::array<const float*, kTapsAtOnce>;
 
 // Columns that lie together in the projection, in an output and, but for z, in the conv's channels.
 struct Run {
   std::int64_t source_col = 0;
   std::int64_t width = 0;
-  int output = 0;  // q, k, v, z
+  std::size_t output = 0;  // q, k, v, z
   std::int64_t output_col = 0;
   std::int64_t channel = 0;
 };
 
-constexpr int kZ = 3;
+constexpr std::size_t kZ = 3;
 
 std::vector<Run> runs_of(const DeltaNetHeads& heads) {
   const std::int64_t r = heads.Hv / heads.Hk;
   const std::int64_t keys = heads.Hk * heads.Dk;
   std::vector<Run> runs;
   std::int64_t col = 0;
-  const auto add = [&](std::int64_t width, int output, std::int64_t output_col, std::int64_t first_channel) {
+  const auto add = [&](std::int64_t width, std::size_t output, std::int64_t output_col, std::int64_t first_channel) {
     runs.push_back({col, width, output, output_col, first_channel + output_col});
     col += width;
   };
@@ -42,9 +47,26 @@ std::vector<Run> runs_of(const DeltaNetHeads& heads) {
   return runs;
 }
 
-QN_EVERY_ISA void add_product(float* out, const float* x, const float* w, std::int64_t width) {
+// out = before + the taps' products. `before` may be `out`.
+QN_EVERY_ISA void sum_taps(float* out, const float* before, const TapRows& x, const TapRows& w, std::int64_t width) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < width; ++i) out[i] += w[i] * x[i];
+  for (std::int64_t i = 0; i < width; ++i) {
+    out[i] = before[i] + w[0][i] * x[0][i] + w[1][i] * x[1][i] + w[2][i] * x[2][i] + w[3][i] * x[3][i];
+  }
+}
+
+// The same of the gradients that a row's readers have, and what they and the row, x, add to the taps' own.
+QN_EVERY_ISA void sum_taps_backward(float* out, const float* before, const std::array<float*, kTapsAtOnce>& d_w,
+                                    const TapRows& d_readers, const TapRows& w, const float* x, std::int64_t width) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < width; ++i) {
+    const float d0 = d_readers[0][i], d1 = d_readers[1][i], d2 = d_readers[2][i], d3 = d_readers[3][i];
+    out[i] = before[i] + w[0][i] * d0 + w[1][i] * d1 + w[2][i] * d2 + w[3][i] * d3;
+    d_w[0][i] += d0 * x[i];
+    d_w[1][i] += d1 * x[i];
+    d_w[2][i] += d2 * x[i];
+    d_w[3][i] += d3 * x[i];
+  }
 }
 
 QN_EVERY_ISA void silu_inplace(float* x, std::int64_t width) {
@@ -61,16 +83,6 @@ QN_EVERY_ISA void silu_backward_inplace(float* before, const float* d_out, std::
   }
 }
 
-// The sum of the taps for row t of a document that began at `begin`: what SiLU is applied to.
-void convolve(float* out, const Run& run, ConstMatrix source, ConstMatrix taps, std::int64_t begin, std::int64_t t) {
-  std::fill_n(out, run.width, 0.0f);
-  for (std::int64_t tap = 0; tap < taps.rows; ++tap) {
-    const std::int64_t from = t - (taps.rows - 1) + tap;
-    if (from < begin) continue;
-    add_product(out, source.row(from) + run.source_col, taps.row(tap) + run.channel, run.width);
-  }
-}
-
 // Where each row's document begins, and ends.
 struct Documents {
   explicit Documents(const Bounds& bounds) : begin(bounds.back()), end(bounds.back()) {
@@ -79,12 +91,84 @@ struct Documents {
       std::fill(end.begin() + bounds[i], end.begin() + bounds[i + 1], bounds[i + 1]);
     }
   }
+  std::int64_t begin_of(std::int64_t t) const { return begin[static_cast<std::size_t>(t)]; }
+  std::int64_t end_of(std::int64_t t) const { return end[static_cast<std::size_t>(t)]; }
   std::vector<std::int64_t> begin, end;
 };
 
-Tensor taps_first(const Tensor& w) {  // [C, 1, taps] to [taps, C]
-  return w.detach().squeeze(1).t().contiguous();
+// [C, 1, taps] to [taps, C], behind as many rows of zeros as make whole passes.
+Tensor taps_first(const Tensor& w) {
+  const std::int64_t missing = (kTapsAtOnce - w.size(2) % kTapsAtOnce) % kTapsAtOnce;
+  return torch::constant_pad_nd(w.detach().squeeze(1).t(), {0, 0, missing, 0}).contiguous();
 }
+
+// q, k, v and z, or their gradients, as [T, width].
+using OutputRows = std::array<Matrix, 4>;
+
+OutputRows output_rows(const variable_list& tensors) {
+  OutputRows out;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    out[i] = matrix(tensors[i].view({tensors[i].size(0), tensors[i].size(1) * tensors[i].size(2)}));
+  }
+  return out;
+}
+
+// What both directions read.
+struct Conv {
+  Conv(const DeltaNetHeads& heads, const Bounds& bounds, const Tensor& qkvz, const Tensor& w)
+      : runs(runs_of(heads)),
+        documents(bounds),
+        tap_memory(taps_first(w)),
+        source(matrix(qkvz)),
+        taps(matrix(tap_memory)),
+        reach(w.size(2) - 1),
+        zeros(static_cast<std::size_t>(std::ranges::max(runs, {}, &Run::width).width)) {}
+
+  std::vector<Run> runs;
+  Documents documents;
+  Tensor tap_memory;
+  ConstMatrix source, taps;
+  std::int64_t reach;        // rows from the first that a row reads
+  std::vector<float> zeros;  // of the widest run
+
+  TapRows taps_from(std::int64_t tap, const Run& run) const {
+    TapRows out;
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = taps.row(tap + static_cast<std::int64_t>(i)) + run.channel;
+    return out;
+  }
+
+  // The sum of the taps for row t: what SiLU is applied to.
+  void convolve(float* out, const Run& run, std::int64_t t) const {
+    const float* before = zeros.data();
+    for (std::int64_t tap = 0; tap < taps.rows; tap += kTapsAtOnce) {
+      TapRows x;
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const std::int64_t from = t - (taps.rows - 1) + tap + static_cast<std::int64_t>(i);
+        x[i] = from < documents.begin_of(t) ? zeros.data() : source.row(from) + run.source_col;
+      }
+      sum_taps(out, before, x, taps_from(tap, run), run.width);
+      before = out;
+    }
+  }
+
+  // The gradients of row t and, added, of the taps, where d_sums has those of the sums of row `begin` and on.
+  void convolve_backward(float* out, Matrix d_taps, const Run& run, ConstMatrix d_sums, std::int64_t begin,
+                         std::int64_t t) const {
+    const std::int64_t readers_end = std::min(t + reach + 1, documents.end_of(t));
+    const float* before = zeros.data();
+    for (std::int64_t tap = 0; tap < taps.rows; tap += kTapsAtOnce) {
+      TapRows d_readers;
+      std::array<float*, kTapsAtOnce> d_w;
+      for (std::size_t i = 0; i < d_readers.size(); ++i) {
+        const std::int64_t this_tap = tap + static_cast<std::int64_t>(i), reader = t + (taps.rows - 1) - this_tap;
+        d_readers[i] = reader < readers_end ? d_sums.row(reader - begin) : zeros.data();
+        d_w[i] = d_taps.row(this_tap) + run.channel;
+      }
+      sum_taps_backward(out, before, d_w, d_readers, taps_from(tap, run), source.row(t) + run.source_col, run.width);
+      before = out;
+    }
+  }
+};
 
 struct ConvSilu : torch::autograd::Function<ConvSilu> {
   static variable_list forward(AutogradContext* context, const Tensor& qkvz, const Tensor& w, const Bounds& bounds,
@@ -94,19 +178,16 @@ struct ConvSilu : torch::autograd::Function<ConvSilu> {
     const std::int64_t T = qkvz.size(0);
     variable_list outputs = {torch::empty({T, heads.Hk, heads.Dk}), torch::empty({T, heads.Hk, heads.Dk}),
                              torch::empty({T, heads.Hv, heads.Dv}), torch::empty({T, heads.Hv, heads.Dv})};
-    const Tensor taps = taps_first(w);
-    const Matrix source = matrix(qkvz), tap_rows = matrix(taps);
-    const Documents documents(bounds);
-    const std::vector<Run> runs = runs_of(heads);
+    const OutputRows rows = output_rows(outputs);
+    const Conv conv(heads, bounds, qkvz, w);
     for_each_block(T, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        for (const Run& run : runs) {
-          const Tensor& target = outputs[static_cast<std::size_t>(run.output)];
-          float* out = target.data_ptr<float>() + t * target.size(1) * target.size(2) + run.output_col;
+      for (const Run& run : conv.runs) {
+        for (std::int64_t t = begin; t < end; ++t) {
+          float* const out = rows[run.output].row(t) + run.output_col;
           if (run.output == kZ) {
-            std::copy_n(source.row(t) + run.source_col, run.width, out);
+            std::copy_n(conv.source.row(t) + run.source_col, run.width, out);
           } else {
-            convolve(out, run, source, tap_rows, documents.begin[static_cast<std::size_t>(t)], t);
+            conv.convolve(out, run, t);
             silu_inplace(out, run.width);
           }
         }
@@ -121,55 +202,40 @@ struct ConvSilu : torch::autograd::Function<ConvSilu> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const PartTimer timer(Part::kConv);
     const auto saved = context->get_saved_variables();
-    const Bounds bounds = context->saved_data["bounds"].toIntVector();
     const std::vector<std::int64_t> sizes = context->saved_data["sizes"].toIntVector();
-    const std::vector<Run> runs = runs_of({sizes[0], sizes[1], sizes[2], sizes[3]});
-    const Tensor taps = taps_first(saved[1]);
-    const Matrix source = matrix(saved[0]), tap_rows = matrix(taps);
-    const std::int64_t T = source.rows;
-    const Documents documents(bounds);
+    const Conv conv({sizes[0], sizes[1], sizes[2], sizes[3]}, context->saved_data["bounds"].toIntVector(), saved[0],
+                    saved[1]);
     for (Tensor& gradient : gradients) gradient = gradient.contiguous();
-    const auto d_output = [&](const Run& run, std::int64_t t) {
-      const Tensor& gradient = gradients[static_cast<std::size_t>(run.output)];
-      return gradient.data_ptr<float>() + t * gradient.size(1) * gradient.size(2) + run.output_col;
-    };
-    const Tensor before = torch::empty({T, tap_rows.cols});  // gradients before SiLU
-    const Matrix d_before = matrix(before);
-    for_each_block(T, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        for (const Run& run : runs) {
-          if (run.output == kZ) continue;
-          float* row = d_before.row(t) + run.channel;
-          convolve(row, run, source, tap_rows, documents.begin[static_cast<std::size_t>(t)], t);
-          silu_backward_inplace(row, d_output(run, t), run.width);
-        }
-      }
-    });
+    const OutputRows d_outputs = output_rows(gradients);
+    const std::int64_t T = conv.source.rows, num_taps = conv.taps.rows, C = conv.taps.cols;
     Tensor d_qkvz = torch::empty_like(saved[0]);
     const Matrix d_source = matrix(d_qkvz);
-    Tensor d_taps = torch::zeros({(T + kRowsPerTask - 1) / kRowsPerTask, tap_rows.rows, tap_rows.cols});
+    const Tensor d_taps = torch::zeros({(T + kRowsPerTask - 1) / kRowsPerTask * num_taps, C});
     for_each_block(T, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      float* d_tap = d_taps.data_ptr<float>() + begin / kRowsPerTask * tap_rows.rows * tap_rows.cols;
-      for (std::int64_t t = begin; t < end; ++t) {
-        for (const Run& run : runs) {
-          float* out = d_source.row(t) + run.source_col;
-          if (run.output == kZ) {
-            std::copy_n(d_output(run, t), run.width, out);
-            continue;
-          }
-          std::fill_n(out, run.width, 0.0f);
-          for (std::int64_t tap = 0; tap < tap_rows.rows; ++tap) {
-            const std::int64_t reader = t + (tap_rows.rows - 1) - tap;  // the row that this tap carries row t to
-            if (reader >= documents.end[static_cast<std::size_t>(t)]) continue;
-            const float* d_reader = d_before.row(reader) + run.channel;
-            add_product(out, d_reader, tap_rows.row(tap) + run.channel, run.width);
-            add_product(d_tap + tap * tap_rows.cols + run.channel, d_reader, source.row(t) + run.source_col, run.width);
-          }
+      const std::int64_t first_tap = begin / kRowsPerTask * num_taps;
+      const Matrix d_taps_here = matrix(d_taps).row_range(first_tap, first_tap + num_taps);
+      // The rows behind the block that read from it are computed here, too: cheaper than a pass over memory.
+      const std::int64_t readers_end = std::min(end + conv.reach, conv.documents.end_of(end - 1));
+      std::vector<float> memory(static_cast<std::size_t>(readers_end - begin) * conv.zeros.size());
+      for (const Run& run : conv.runs) {
+        const auto d_output = [&](std::int64_t t) { return d_outputs[run.output].row(t) + run.output_col; };
+        const auto d_input = [&](std::int64_t t) { return d_source.row(t) + run.source_col; };
+        if (run.output == kZ) {
+          for (std::int64_t t = begin; t < end; ++t) std::copy_n(d_output(t), run.width, d_input(t));
+          continue;
+        }
+        const Matrix d_sums{memory.data(), readers_end - begin, run.width, run.width};
+        for (std::int64_t t = begin; t < readers_end; ++t) {
+          conv.convolve(d_sums.row(t - begin), run, t);
+          silu_backward_inplace(d_sums.row(t - begin), d_output(t), run.width);
+        }
+        for (std::int64_t t = begin; t < end; ++t) {
+          conv.convolve_backward(d_input(t), d_taps_here, run, d_sums, begin, t);
         }
       }
     });
-    const Tensor d_w = d_taps.sum(0).t().unsqueeze(1).contiguous();
-    return {d_qkvz, d_w, no_gradient(), no_gradient()};
+    const Tensor d_w = d_taps.view({-1, num_taps, C}).sum(0).slice(0, num_taps - 1 - conv.reach).t().unsqueeze(1);
+    return {d_qkvz, d_w.contiguous(), no_gradient(), no_gradient()};
   }
 };
 
