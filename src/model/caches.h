@@ -33,7 +33,7 @@ inline Status check_kv_type(const ModelConfig& config, DType type) {
 
 // K/V of all attention layers (and of the MTP block, the last one). A page holds every layer's K and V for page_tokens
 // positions, so that one page id is all that a sequence needs:
-//   page : [num_kv_layers][keys, values][Hkv, page_tokens, Dh]
+//   page : [num_kv_layers][keys, values][Hkv, page_tokens, Dh], for i16 each followed by its scales [Hkv, page_tokens]
 struct KvStore {
   std::byte* data = nullptr;
   DType type = DType::kF32;  // one that check_kv_type is content with
