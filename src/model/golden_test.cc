@@ -195,12 +195,12 @@ TEST_P(GoldenTest, LogitsHiddenRoutersAndCaches) {
   }
 }
 
-// What keys and values in fewer bits cost. Measured, at most, on every table: 1.6e-9 (i16), 2.2e-7 (bf16) and 2.2e-6
-// (q8_0) in the hybrids, of whose layers a quarter have any; 2.6e-7, 6.1e-5 and 2.1e-3 where all have.
+// What keys and values in fewer bits cost. Measured, at most, on every table: 1.5e-9 (i16), 2.2e-7 (bf16) and 2.2e-6
+// (q8_0) in the hybrids, of whose layers a quarter have any; 1.2e-7, 6.1e-5 and 2.1e-3 where all have.
 TEST_P(GoldenTest, SmallerKeysAndValuesStayClose) {
   const std::size_t V = model_->config().V;
   const bool is_hybrid = model_->config().num_layers_of(MixerKind::kGatedDeltaNet) > 0;
-  const std::pair<DType, double> max_mean_kls[] = {{DType::kI16, is_hybrid ? 5e-9 : 1e-6},
+  const std::pair<DType, double> max_mean_kls[] = {{DType::kI16, is_hybrid ? 5e-9 : 5e-7},
                                                    {DType::kBF16, is_hybrid ? 1e-6 : 2e-4},
                                                    {DType::kQ8_0, is_hybrid ? 6e-6 : 4e-3}};
   const std::vector<TokenId> prompt = Golden(golden_path_).tokens("input_ids");
