@@ -10,6 +10,7 @@ constexpr std::size_t kTrialSteps = 4;
 constexpr std::size_t kShortestInterval = 64;
 constexpr double kNewStep = 0.1;       // its weight in the mean
 constexpr double kGuessMemory = 0.95;  // of a guess, when the next one comes: some 20 count
+constexpr double kHopeless = 0.1;      // of first guesses right: a trial that began with nothing ends
 
 }  // namespace
 
@@ -60,6 +61,11 @@ std::size_t DraftDepth::choose(std::size_t num_sequences) {
     const bool deeper = best == 0 || (best < max_depth_ && crowd.trial_depth < best);
     crowd.trial_depth = deeper ? best + 1 : best - 1;
     if (deeper) guesses_[best].forget(kTrialSteps);
+  }
+  const bool has_begun = crowd.num_trial_steps < kTrialSteps;
+  if (has_begun && best == 0 && guesses_[0].value() < kHopeless) {
+    crowd.num_trial_steps = 0;
+    return 0;
   }
   --crowd.num_trial_steps;
   return crowd.trial_depth;

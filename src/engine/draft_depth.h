@@ -1,9 +1,9 @@
 #pragma once
 // DraftDepth: how many tokens to draft, from what steps with and without guesses took, and how often guesses were
 // right. The depth that should give most tokens a second is used; one less or one more is tried for a few steps now and
-// then, more and more rarely while that brings nothing, since a step with many wrong guesses takes twice its time. So
-// drafting turns itself off where it costs more than it brings.
-// What is decided here shows in the speed alone.
+// then, more and more rarely while that brings nothing, since a step with many wrong guesses takes twice its time;
+// where guesses were wrong before and the first ones of a trial are, that is all of it. So drafting turns itself off
+// where it costs more than it brings. What is decided here shows in the speed alone.
 
 #include <cstddef>
 #include <vector>
