@@ -1,5 +1,7 @@
 #include "apps/command.h"
 
+#include <exception>
+
 #include "apps/console.h"
 #include "apps/hub_cache.h"
 #include "base/cpu.h"
@@ -14,7 +16,13 @@ constexpr std::size_t kMaxContextTokens = std::size_t{1} << 24;
 }  // namespace
 
 int run_action(const Action& action) {
-  const Result<ExitCode> result = action();
+  const Result<ExitCode> result = [&]() -> Result<ExitCode> {
+    try {
+      return action();
+    } catch (const std::exception& problem) {  // of a library: no memory, no right to look into a folder
+      return error("{}", printable(problem.what()));
+    }
+  }();
   if (result.ok()) return static_cast<int>(*result);
   if (interrupted()) {
     write_stderr("qnext: interrupted\n");

@@ -322,7 +322,10 @@ Result<ExitCode> pull(const PullOptions& options) {
   for (const HubFile& file : files) {
     std::error_code ignored;
     total_bytes += file.num_bytes;
-    if (!fs::exists(hub.folder / "blobs" / file.hash, ignored)) missing_bytes += file.num_bytes;
+    const fs::path blob = hub.folder / "blobs" / file.hash;
+    if (fs::exists(blob, ignored)) continue;
+    const std::uint64_t begun = fs::file_size(blob.string() + ".incomplete", ignored);  // where one broke off
+    missing_bytes += file.num_bytes - (ignored ? 0 : std::min(begun, file.num_bytes));
   }
   QN_RETURN_IF_ERROR(expect_free_space(hub.folder / "blobs", missing_bytes));
   std::uint64_t done_bytes = 0;

@@ -261,9 +261,13 @@ void add_server_options(CLI::App& command, ServeOptions& options) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->type_name("NAME");
-  command.add_option("--api-key", options.api_key, "Ask clients for this key")->type_name("KEY");
+  const auto has_text = [](const std::string& text) {  // an unset variable must not open the server to all
+    return std::string(text.empty() ? "is empty" : "");
+  };
+  command.add_option("--api-key", options.api_key, "Ask clients for this key")->type_name("KEY")->check(has_text);
   command.add_option("--api-key-file", options.api_key_file, "Ask clients for one of this file's keys, one a line")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(has_text);
   CLI::Option* certificate = command.add_option("--tls-cert", options.tls_certificate,
                                                 "Speak HTTPS with this certificate (PEM, its chain after it)");
   CLI::Option* key = command.add_option("--tls-key", options.tls_key, "The certificate's private key (PEM)");

@@ -83,7 +83,7 @@ Result<Timed> time_decode(DirectRunner& runner, std::span<const TokenId> first_t
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
 }
 
 // Runs `once` as often as asked, from the same beginning, with the roofs measured before, between and after.

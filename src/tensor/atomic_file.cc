@@ -1,7 +1,7 @@
 #include "tensor/atomic_file.h"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -77,7 +77,11 @@ void remove_abandoned_temporaries(const std::filesystem::path& dst) {
     if (!name.starts_with(prefix)) continue;
     const char* end = name.data() + name.size();
     if (std::from_chars(name.data() + prefix.size(), end, pid).ptr != end || pid <= 0) continue;
-    if (::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove(entry.path(), ignored);
+    // Its writer's lock tells whether it lives; its number may be another's by now, or, in a container, our own.
+    const int fd = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) continue;
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) std::filesystem::remove(entry.path(), ignored);
+    ::close(fd);
   }
 }
 
@@ -92,6 +96,7 @@ Result<AtomicFile> AtomicFile::create(const fs::path& dst, std::uint64_t num_byt
     return error("{}: cannot create: {}{}", tmp.string(), errno_text(error_number),
                  error_number == EEXIST ? "; remove it when no other process is writing it" : "");
   }
+  ::flock(fd, LOCK_EX | LOCK_NB);  // for remove_abandoned_temporaries; held as long as it is open
   return AtomicFile(dst, std::move(tmp), fd, num_bytes);
 }
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <limits>
@@ -47,6 +48,23 @@ TEST(AtomicFile, KeepsTheOrderOfSmallAndLargePieces) {
   EXPECT_EQ(file->written_bytes(), expected.size());
   ASSERT_TRUE(file->commit().ok());
   EXPECT_EQ(folder.read("f"), expected);
+}
+
+// In a container a process that goes on has its forerunner's number.
+TEST(AtomicFile, WhatAKilledWriterLeftGoesWhateverItsNumber) {
+  const test::TempFolder folder;
+  auto live = AtomicFile::create(folder.path() / "f", 3);
+  ASSERT_TRUE(live.ok()) << live.message();
+  remove_abandoned_temporaries(folder.path() / "f");
+  EXPECT_EQ(folder.num_files(), 1U);
+  EXPECT_TRUE(live->append(as_bytes("abc")).ok());
+  EXPECT_TRUE(live->commit().ok());
+  folder.write("f.tmp-" + std::to_string(::getpid()), "half");
+  folder.write("f.tmp-1", "half");
+  folder.write("f.tmp-notes", "a user's");
+  remove_abandoned_temporaries(folder.path() / "f");
+  EXPECT_EQ(folder.num_files(), 2U);
+  EXPECT_EQ(folder.read("f"), "abc");
 }
 
 TEST(AtomicFile, LeavesNothingWithoutCommit) {

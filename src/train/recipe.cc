@@ -125,7 +125,7 @@ Status read_adamw(const Json& object, const std::string& where, Recipe& out) {
   Fields fields(object, where);
   fields.number("beta1", out.adamw.beta1, 0, 0.999999);
   fields.number("beta2", out.adamw.beta2, 0, 0.999999);
-  fields.number("eps", out.adamw.eps, 0, 1);
+  fields.number("eps", out.adamw.eps, 1e-30, 1);
   fields.number("weight_decay", out.adamw.weight_decay, 0, 10);
   fields.flag("decay_norms", out.adamw.decay_norms);
   fields.number("clip", out.clip, 1e-6, 1e6);

@@ -232,6 +232,10 @@ Result<Trainer> Trainer::resume(const Recipe& recipe, const ShardTokenizer& toke
                                 const std::filesystem::path& checkpoint, const Ranks& ranks) {
   QN_RETURN_IF_ERROR(expect_even_shares(recipe, ranks));
   QN_TRY(const Checkpoint from, Checkpoint::open(checkpoint));
+  if (recipe.mtp_steps > 0 && !from.has_mtp()) {
+    return error("{}: it has no MTP block, and the recipe has mtp.steps {}: begin a run with init_from",
+                 checkpoint.string(), recipe.mtp_steps);
+  }
   QN_TRY(BatchStream data, open_data(recipe, tokenizer));
   QN_RETURN_IF_ERROR(data.go_to(from.state().data));
   NetworkWeights weights = make_weights(recipe.model, from.has_mtp());

@@ -299,6 +299,11 @@ TEST_F(TrainerTest, RefusesWhatIsNotItsCheckpoint) {
   Recipe more = recipe();
   more.model.layers.push_back(more.model.layers.back());
   EXPECT_THAT(Trainer::resume(more, kTokenizer, checkpoint()).message(), HasSubstr("model is another one"));
+  Recipe without = recipe(), with = recipe();
+  without.mtp_steps = 0;
+  with.mtp_steps = 2;
+  ASSERT_TRUE(begin(without).save(checkpoint()).ok());
+  EXPECT_THAT(Trainer::resume(with, kTokenizer, checkpoint()).message(), HasSubstr("it has no MTP block"));
   const ShardTokenizer other{.vocab_size = 40, .hash = "ffff"};
   EXPECT_THAT(Trainer::begin(recipe(), other).message(), HasSubstr("another tokenizer"));
 }

@@ -33,7 +33,7 @@ class Usage(Case):
                      ["run", GGUF, "--raw", "--ids", "1,x"], ["run", GGUF, "hi", "--top-k", "99999999999999999999"],
                      ["run", GGUF, "hi", "--seed", "-1"], ["run", GGUF, "hi", "--seed", "99999999999999999999"],
                      ["inspect", GGUF, "--context", "0"], ["inspect", GGUF, "--context", "4Q"],
-                     ["plot", "log.jsonl", "--out", "loss.gif"], ["completions", "tcsh"]):
+                     ["plot", "log.jsonl", "--out", "loss.gif"], ["serve", "m.gguf", "--api-key", ""], ["completions", "tcsh"]):
             with self.subTest(args):
                 self.fails(2, *args)
 

@@ -66,6 +66,11 @@ function showList(): void {
 
 function select(conversation: Conversation): void {
   running?.abort();
+  if (edited !== null) {
+    edited = null;
+    prompt.value = "";
+    say("");
+  }
   open = conversation;
   showList();
   showMessages();
@@ -155,8 +160,8 @@ function edit(index: number): void {
 
 function again(): void {
   if (running) return;
-  open.messages.pop();
-  void answer();
+  const before = open.messages.pop();
+  void answer(before);
 }
 
 function figuresOf(usage: Usage | undefined, reason: string | undefined, firstMs: number, allMs: number): string {
@@ -172,7 +177,8 @@ function figuresOf(usage: Usage | undefined, reason: string | undefined, firstMs
   return parts.join(" · ");
 }
 
-async function answer(): Promise<void> {
+// `before`: the answer that this one takes the place of, and that stays where none comes.
+async function answer(before?: Message): Promise<void> {
   const asked = open;
   const message: Message = { role: "assistant", content: "" };
   const history = [...asked.messages];
@@ -205,7 +211,10 @@ async function answer(): Promise<void> {
     } else {
       complainOf(problem);
     }
-    if (message.content === "" && !message.reasoning) asked.messages.pop();
+    if (message.content === "" && !message.reasoning) {
+      asked.messages.pop();
+      if (before) asked.messages.push(before);
+    }
   }
   if (running === mine) {
     running = null;
