@@ -1,7 +1,9 @@
 #include "model/pack_weights.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,11 +154,14 @@ TEST_F(PackWeights, ClearsAwayWhatKilledWritersLeft) {
   const std::string stale = path.string() + ".tmp-" + std::to_string(child);
   const std::string alive = path.string() + ".tmp-" + std::to_string(::getppid());
   for (const std::string& name : {stale, alive, path.string() + ".tmp-x"}) std::ofstream(name) << "part";
+  const int writer = ::open(alive.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_EQ(::flock(writer, LOCK_EX | LOCK_NB), 0);  // as AtomicFile holds it while it writes
   fs::remove(path);
   ASSERT_TRUE(logits().ok());
   EXPECT_FALSE(fs::exists(stale));
   EXPECT_TRUE(fs::exists(alive));
   EXPECT_TRUE(fs::exists(path.string() + ".tmp-x"));
+  ::close(writer);
 }
 
 TEST_F(PackWeights, ManyProcessesAtOnceAgree) {
