@@ -52,8 +52,9 @@ def unit_l2(x):
 
 
 class Forward:
-    """Run it on a document's ids, then read `logits` [T - 1, V] and `loss` (mean over its predicted tokens), `residuals` (the stream [T, D] after
-    the embedding and after each layer) and `attention` (of each full-attention layer, by index: probabilities [Hq, T, T])."""
+    """Run it on a document's ids, then read `logits` [T - 1, V], `loss` (mean over its predicted tokens), `residuals` (the
+    stream [T, D] after the embedding and after each layer) and `attention` (of each full-attention layer, by index:
+    probabilities [Hq, T, T])."""
 
     def __init__(self, folder, output_gate=True):
         folder = pathlib.Path(folder)

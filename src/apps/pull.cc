@@ -265,6 +265,11 @@ Status make_folder(const fs::path& folder) {
   return success();
 }
 
+// Where a blob is while it comes; what broke off there goes on.
+fs::path partial_of(const fs::path& blob) {
+  return blob.string() + ".incomplete";
+}
+
 // The blob, whole and checked, whoever fetched it.
 Status ensure_blob(const Hub& hub, const std::string& commit, const HubFile& file,
                    FunctionRef<void(std::uint64_t)> progress) {
@@ -279,7 +284,7 @@ Status ensure_blob(const Hub& hub, const std::string& commit, const HubFile& fil
     progress(file.num_bytes);
     return success();
   }
-  const fs::path partial = blob.string() + ".incomplete";
+  const fs::path partial = partial_of(blob);
   QN_RETURN_IF_ERROR(fetch(hub, commit, file, partial, progress));
   QN_TRY(const std::string hash, content_hash(partial, file));
   if (hash != file.hash) {
@@ -324,7 +329,7 @@ Result<ExitCode> pull(const PullOptions& options) {
     total_bytes += file.num_bytes;
     const fs::path blob = hub.folder / "blobs" / file.hash;
     if (fs::exists(blob, ignored)) continue;
-    const std::uint64_t begun = fs::file_size(blob.string() + ".incomplete", ignored);  // where one broke off
+    const std::uint64_t begun = fs::file_size(partial_of(blob), ignored);
     missing_bytes += file.num_bytes - (ignored ? 0 : std::min(begun, file.num_bytes));
   }
   QN_RETURN_IF_ERROR(expect_free_space(hub.folder / "blobs", missing_bytes));

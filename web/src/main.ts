@@ -66,11 +66,7 @@ function showList(): void {
 
 function select(conversation: Conversation): void {
   running?.abort();
-  if (edited !== null) {
-    edited = null;
-    prompt.value = "";
-    say("");
-  }
+  leaveEditing();
   open = conversation;
   showList();
   showMessages();
@@ -156,6 +152,13 @@ function edit(index: number): void {
   prompt.value = open.messages[index].content;
   say("Editing: what followed this message will be replaced. Escape leaves it as it is.");
   prompt.focus();
+}
+
+function leaveEditing(): void {
+  if (edited === null) return;
+  edited = null;
+  prompt.value = "";
+  say("");
 }
 
 function again(): void {
@@ -343,11 +346,7 @@ prompt.onkeydown = (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   if (running) running.abort();
-  else if (edited !== null) {
-    edited = null;
-    prompt.value = "";
-    say("");
-  }
+  else leaveEditing();
 });
 if (window.innerWidth < 700) toggle(byId("toggle-side"), byId("side"));
 showTheme();

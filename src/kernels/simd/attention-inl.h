@@ -10,10 +10,12 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstddef>
 
 #include "base/units.h"
 #include "kernels/kernels.h"
+#include "kernels/simd/tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace qnext {
@@ -92,6 +94,39 @@ HWY_INLINE auto lane_sums(D d, V a, V b, V c, V e) {
   const auto ce = hn::BitCast(pairs, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
   return fold_to_four(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(pairs, ab, ce)),
                                  hn::BitCast(d, hn::InterleaveUpper(pairs, ab, ce))));
+}
+
+// The sums of lanes of a tile of heads and positions, a row of kAttendBlock for each head.
+template <class D, std::size_t kRows, std::size_t kKeys>
+HWY_INLINE void store_lane_sums(D d, hn::TFromD<D>* out, const Tile<kRows, kKeys, hn::Vec<D>>& sums) {
+  const hn::CappedTag<hn::TFromD<D>, 4> four;
+  const hn::Half<decltype(four)> two;
+  if constexpr (kKeys == 4) {
+    HWY_UNROLL(8)
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const auto row = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r][2], sums.at[r][3]);
+      hn::StoreU(row, four, out + r * kAttendBlock);
+    }
+  } else {
+    HWY_UNROLL(8)
+    for (std::size_t r = 0; r < kRows; r += 2) {
+      const auto rows = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r + 1][0], sums.at[r + 1][1]);
+      hn::StoreU(hn::LowerHalf(two, rows), two, out + r * kAttendBlock);
+      hn::StoreU(hn::UpperHalf(two, rows), two, out + (r + 1) * kAttendBlock);
+    }
+  }
+}
+
+// use(tokens, heads): as many as a tile has, of all that a task asks for.
+template <class Use>
+void for_each_tile(const AttendTask& task, const KvPages& kv, Range tokens, const Use& use) {
+  const std::size_t group = task.q.dim(1) / kv.num_kv_heads;
+  const std::size_t heads_end = (task.kv_head_idx + 1) * group;
+  for (std::size_t t = tokens.begin; t < tokens.end; t += kTileTokens) {
+    for (std::size_t h = task.kv_head_idx * group; h < heads_end; h += kGroupHeads) {
+      use(Range{t, std::min(t + kTileTokens, tokens.end)}, Range{h, std::min(h + kGroupHeads, heads_end)});
+    }
+  }
 }
 
 }  // namespace HWY_NAMESPACE

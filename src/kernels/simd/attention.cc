@@ -189,22 +189,7 @@ HWY_INLINE void score_tile(float* scores, const float* q, std::size_t q_stride, 
       }
     }
   }
-  const hn::CappedTag<float, 4> four;
-  const hn::Half<decltype(four)> two;
-  if constexpr (kKeys == 4) {
-    HWY_UNROLL(8)
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const auto row = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r][2], sums.at[r][3]);
-      hn::StoreU(row, four, scores + r * kAttendBlock);
-    }
-  } else {
-    HWY_UNROLL(8)
-    for (std::size_t r = 0; r < kRows; r += 2) {
-      const auto rows = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r + 1][0], sums.at[r + 1][1]);
-      hn::StoreU(hn::LowerHalf(two, rows), two, scores + r * kAttendBlock);
-      hn::StoreU(hn::UpperHalf(two, rows), two, scores + (r + 1) * kAttendBlock);
-    }
-  }
+  store_lane_sums(d, scores, sums);
   const hn::CappedTag<float, 1> one_lane;
   for (; first < head_dim; ++first) {  // widths that fill no vector
     for (std::size_t r = 0; r < kRows; ++r) {
@@ -353,25 +338,17 @@ void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range 
   }
 }
 
-template <class Element>
-void attend_pages(const AttendTask& task, const KvPages& kv, Range tokens) {
-  const std::size_t group = task.q.dim(1) / kv.num_kv_heads;
-  const std::size_t heads_end = (task.kv_head_idx + 1) * group;
-  for (std::size_t t = tokens.begin; t < tokens.end; t += kTileTokens) {
-    for (std::size_t h = task.kv_head_idx * group; h < heads_end; h += kGroupHeads) {
-      attend_tile<Element>(task, kv, {t, std::min(t + kTileTokens, tokens.end)},
-                           {h, std::min(h + kGroupHeads, heads_end)});
-    }
-  }
-}
-
 template <bool kVnni>
 void attend(View<float> out, View<const float> q, const KvPages& kv, std::size_t first_position, float scale,
             std::size_t kv_head_idx, Range tokens) {
   const AttendTask task = {
       .out = out, .q = q, .first_position = first_position, .scale = scale, .kv_head_idx = kv_head_idx};
   if (kv.type == DType::kI16) return i16::attend<kVnni>(task, kv, tokens);
-  with_element_of(kv, [&](auto element) { attend_pages<decltype(element)>(task, kv, tokens); });
+  with_element_of(kv, [&](auto element) {
+    for_each_tile(task, kv, tokens, [&](Range tile_tokens, Range heads) {
+      attend_tile<decltype(element)>(task, kv, tile_tokens, heads);
+    });
+  });
 }
 
 }  // namespace

@@ -184,22 +184,7 @@ HWY_INLINE void score_tile(std::int32_t* out, const Code* q, const Code* const* 
       for (std::size_t p = 0; p < kKeys; ++p) sums.at[r][p] = add_pairs<kVnni>(sums.at[r][p], query, key[p]);
     }
   }
-  const hn::CappedTag<std::int32_t, 4> four;
-  const hn::Half<decltype(four)> two;
-  if constexpr (kKeys == 4) {
-    HWY_UNROLL(8)
-    for (std::size_t r = 0; r < kRows; ++r) {
-      const auto row = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r][2], sums.at[r][3]);
-      hn::StoreU(row, four, out + r * kAttendBlock);
-    }
-  } else {
-    HWY_UNROLL(8)
-    for (std::size_t r = 0; r < kRows; r += 2) {
-      const auto rows = lane_sums(d, sums.at[r][0], sums.at[r][1], sums.at[r + 1][0], sums.at[r + 1][1]);
-      hn::StoreU(hn::LowerHalf(two, rows), two, out + r * kAttendBlock);
-      hn::StoreU(hn::UpperHalf(two, rows), two, out + (r + 1) * kAttendBlock);
-    }
-  }
+  store_lane_sums(d, out, sums);
 }
 
 // Those of positions [range.begin, range.end) of a block.
@@ -397,14 +382,8 @@ void attend_tile(const AttendTask& task, const KvPages& kv, Range tokens, Range 
 
 template <bool kVnni>
 void attend(const AttendTask& task, const KvPages& kv, Range tokens) {
-  const std::size_t group = task.q.dim(1) / kv.num_kv_heads;
-  const std::size_t heads_end = (task.kv_head_idx + 1) * group;
-  for (std::size_t t = tokens.begin; t < tokens.end; t += kTileTokens) {
-    for (std::size_t h = task.kv_head_idx * group; h < heads_end; h += kGroupHeads) {
-      attend_tile<kVnni>(task, kv, {t, std::min(t + kTileTokens, tokens.end)},
-                         {h, std::min(h + kGroupHeads, heads_end)});
-    }
-  }
+  for_each_tile(task, kv, tokens,
+                [&](Range tile_tokens, Range heads) { attend_tile<kVnni>(task, kv, tile_tokens, heads); });
 }
 
 }  // namespace i16
